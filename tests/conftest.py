@@ -1,0 +1,53 @@
+"Shared by all tests: data and the browser."
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+if "PAPER_DIGEST_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
+    os.environ["PAPER_DIGEST_DATA"] = str(ROOT.parent / "shared" / "data")
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+                "--disable-sync", "--no-first-run"]
+
+
+def lack(reason):
+    "Skip with the reason on a reader's machine; in CI nothing may be missing."
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def recordings():
+    "The recorded HoT answers are on this machine."
+    from paper_digest import data
+    lost = data.missing(["hot_responses", "hot_tasks"])
+    if lost:
+        lack(f"{len(lost)} data files are missing: run `paper-digest data pull hot_responses hot_tasks`")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "Headless Chromium of the system, driven by Playwright."
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        lack("no Chromium found: install it (Debian: apt-get install chromium) or set CHROMIUM to its path")
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=path, args=BROWSER_ARGS)
+        yield b
+        b.close()
+
+
+@pytest.fixture(scope="session")
+def artifacts():
+    "Folder for screenshots; git ignores it, CI keeps it."
+    folder = ROOT / "artifacts"
+    folder.mkdir(exist_ok=True)
+    return folder

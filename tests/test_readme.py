@@ -1,0 +1,49 @@
+"The README's commands, files and figures are real."
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
+PROGRAM = Path(sys.executable).parent / "paper-digest"
+COMMANDS = sorted(set(re.findall(r"^\.venv/bin/paper-digest ((?:data |hot )?[a-z]+)", TEXT, re.M)))
+OPTIONS = sorted(set(re.findall(r"^\.venv/bin/paper-digest ((?:data |hot )?[a-z]+)[^#\n]*?(--[a-z]+)", TEXT, re.M)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_exist(command):
+    assert subprocess.run([PROGRAM, *command.split(), "--help"], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("command, option", OPTIONS)
+def test_options_exist(command, option):
+    shown = subprocess.run([PROGRAM, *command.split(), "--help"], capture_output=True, text=True).stdout
+    assert option in shown
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", TEXT, re.M))
+    assert named and named <= targets
+
+
+def test_linked_files_exist():
+    links = [m for m in re.findall(r"\]\(([^)#]+)", TEXT) if not m.startswith("https://")]
+    assert links and [m for m in links if not (ROOT / m).exists()] == []
+
+
+def test_recipes_named_exist():
+    named = set(re.findall(r"hot/([a-z_]+)(?= |`|\n)", TEXT))
+    there = {p.stem for p in (ROOT / "nbs/recipes/hot").glob("*.yaml")}
+    assert named and named <= there | {"index"}, named - there
+
+
+def test_figures_in_the_readme_are_those_of_the_reference_record():
+    record = json.loads((ROOT / "results/hot/main-tiny.json").read_text())
+    cells = [m for m in record["metrics"] if m["metric"] == "accuracy %" and m["scoring"] == "official"
+             and m["table"] in ("arithmetic", "qa", "bbh")]
+    assert len(cells) == 88 and "All 88 published" in TEXT

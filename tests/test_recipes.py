@@ -1,0 +1,15 @@
+"Every recipe at smoke tier, through the command line's own path."
+import pytest
+
+from paper_digest import recipes, runs
+
+
+@pytest.mark.parametrize("id", [r.id for r in recipes.recipes()])
+def test_smoke(id, recordings, tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPER_DIGEST_RUNS", str(tmp_path))
+    recipe = recipes.get_recipe(id)
+    record, folder, _ = runs.run_recipe(recipe, "smoke")
+    assert record["status"] == "done", f"{record['reason']}\n{(folder / 'worker.log').read_text()[-2000:]}"
+    assert record["metrics"] and record["tier"] == "smoke"
+    assert {c["id"] for c in record["claims"]} == {c["id"] for c in recipe.claims}, "a claim of the YAML was not judged"
+    assert runs.find_record(recipe)[0] is None or runs.find_record(recipe)[0]["tier"] != "smoke"
