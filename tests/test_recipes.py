@@ -1,11 +1,13 @@
 "Every recipe at smoke tier, through the command line's own path."
 import pytest
+from conftest import need
 
 from paper_digest import recipes, runs
 
 
 @pytest.mark.parametrize("id", [r.id for r in recipes.recipes()])
-def test_smoke(id, recordings, tmp_path, monkeypatch):
+def test_smoke(id, tmp_path, monkeypatch):
+    need(*recipes.get_recipe(id).data)
     monkeypatch.setenv("PAPER_DIGEST_RUNS", str(tmp_path))
     recipe = recipes.get_recipe(id)
     record, folder, _ = runs.run_recipe(recipe, "smoke")
