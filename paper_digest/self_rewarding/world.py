@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPERATIONS', 'Fact', 'NAMES', 'THINGS', 'DISTRACTOR', 'SPLITS', 'STEP', 'ROLES', 'VERDICTS', 'World', 'Chain',
-           'write_problem', 'read_problem', 'Problem', 'path', 'split_of', 'draw_problems', 'write_step', 'Oracle',
-           'world_tokenizer', 'prompt_of', 'steps_text', 'line_ends', 'ift_rows', 'corrupt_solution', 'verdict_rows',
-           'written_solutions', 'judged_rows', 'scored_rows']
+           'write_problem', 'read_problem', 'path', 'split_of', 'draw_problems', 'write_step', 'Oracle',
+           'world_tokenizer', 'prompt_of', 'steps_text', 'TinyFormat', 'judge_prompt', 'score_prompt', 'line_ends',
+           'ift_rows', 'corrupt_solution', 'verdict_rows', 'written_solutions', 'judged_rows', 'scored_rows']
 
 # %% ../../nbs/self_rewarding/01_world.ipynb #dde55999
 import hashlib
@@ -18,7 +18,9 @@ from functools import cached_property
 from typing import Any
 
 from ..core import UserError
+from ..generate import Completion
 from ..models import word_tokenizer
+from .steps import Problem, Step, boxed
 
 # %% ../../nbs/self_rewarding/01_world.ipynb #f2d9cb1d
 OPERATIONS = {"chain": "+-*", "inverse": "/", "word": "+-"}
@@ -110,12 +112,6 @@ def read_problem(
     raise UserError(f"not a problem of the tiny world: {text!r}")
 
 # %% ../../nbs/self_rewarding/01_world.ipynb #7ef384cf
-@dataclass(frozen=True)
-class Problem:
-    id: str
-    text: str
-
-
 SPLITS = ("train", "test", "held_out")
 
 
@@ -250,8 +246,32 @@ def steps_text(
 ) -> str:                  # every step on its line
     "Steps as the model writes them."
     return "".join(f"Step {i}: {s}\n" for i, s in enumerate(steps, first))
+@dataclass(frozen=True)
+class TinyFormat:
+    "How the search asks a tiny model for one step; see `steps.StepFormat`."
+    stop: tuple[str, ...] = ("\n",)
+    max_tokens: int = 10
 
-# %% ../../nbs/self_rewarding/01_world.ipynb #c769e91c
+    def prompt(self, problem: Problem, steps: Sequence[str]) -> tuple[str, str]:
+        "The problem; the accepted steps and the next marker."
+        return prompt_of(problem), f"{steps_text(steps)}Step {len(steps) + 1}: "
+
+    def step(self, completion: Completion) -> Step:
+        "What follows the marker. The line's end belongs to it, a box or the model's own end closes the solution."
+        ended = (completion.finish == "stop" and not completion.stop) or boxed(completion.text) is not None
+        return Step(completion.text, completion.text + ("" if ended else completion.stop), ended)
+
+
+def judge_prompt(problem: Problem, prefix: Sequence[str], step: str) -> str:
+    "Template of `judge.PointwiseJudge`: the verdict is the next token."
+    return prompt_of(problem, "judge") + steps_text([*prefix, step])
+
+
+def score_prompt(problem: Problem, solution: str) -> str:
+    "Template of `judge.SolutionJudge`: one verdict after the last step."
+    return f"{prompt_of(problem, 'score')}{solution}\n"
+
+# %% ../../nbs/self_rewarding/01_world.ipynb #8c38c585
 def line_ends(
     tokenizer: Any,
     texts: Sequence[str],
