@@ -348,7 +348,7 @@ def read_score(
     found = re.findall(r"Score:\s*\**\s*(\d+(?:\.\d+)?)", text, re.I)
     return float(found[-1]) if found and float(found[-1]) <= 5 else None
 
-
+# %% ../../nbs/self_rewarding/02_judge.ipynb #f83a9ab0
 class SolutionJudge:
     "Scores whole solutions from 0 to 5."
 
