@@ -176,7 +176,7 @@ class PointwiseJudge:
         backend: ChoiceBackend,
         margin: float = 0.0,                    # how much more probable the better one must be
         template: Callable[[Problem, Sequence[str], str], str] = pointwise_prompt,
-        lead: str = "Answer: ",                 # the beginning of the answer
+        lead: str = "",                         # the beginning of the answer, if decided
         choices: tuple[str, str] = ("+", "-"),  # right, wrong
         min_mass: float = 0.01,                 # least probability of both together
         max_invalid: float = 0.5,               # largest share of invalid verdicts
@@ -291,7 +291,7 @@ class SolutionJudge:
         retries: int = 2,                       # by text: further attempts at valid scores
         max_tokens: int = 512,                  # by text: of a justification
         template: Callable[[Problem, str], str] = solution_prompt,
-        lead: str = "Answer: ",                 # by logits: the beginning of the answer
+        lead: str = "",                         # by logits: the beginning of the answer, if decided
         choices: tuple[str, str] = ("+", "-"),  # by logits: right, wrong
         min_mass: float = 0.01,                 # by logits: least probability of both together
         max_invalid: float = 0.5,               # largest share of invalid verdicts
