@@ -212,7 +212,7 @@ class StepSearch:
                     progress(len(done), len(problems))
         return [done[p.id] for p in problems]
 
-
+# %% ../../nbs/self_rewarding/03_search.ipynb #2f5c636d
 def search_settings(
     search: StepSearch,
 ) -> dict[str, Any]:
