@@ -311,7 +311,7 @@ class _Here:
         future.set_result(function(*args))
         return future
 
-# %% ../../nbs/self_rewarding/06a_study.ipynb #fbaa77dd
+# %% ../../nbs/self_rewarding/06a_study.ipynb #894ce2dc
 def seed_bootstrap(
     differences: Sequence[Sequence[float]],  # [seeds, problems] paired differences
     level: float = 0.95,
@@ -354,7 +354,7 @@ def gain(
     rise = lambda a: answers_of(found, a, last, what) - answers_of(found, a, "M1", what)
     return tuple(100 * x for x in seed_bootstrap(rise(arm) - (rise(over) if over else 0.0), seed=seed))
 
-# %% ../../nbs/self_rewarding/06a_study.ipynb #5c45c426
+# %% ../../nbs/self_rewarding/06a_study.ipynb #fe942da7
 SHARES = {"covered": "steps, taught facts %", "uncovered": "steps, other facts %", "judge_own": "judge on own errors %",
           "judge_random": "judge on random errors %", "score_own": "solution judge on own errors %"}
 
