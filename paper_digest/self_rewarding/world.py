@@ -6,7 +6,7 @@
 __all__ = ['OPERATIONS', 'Fact', 'NAMES', 'THINGS', 'DISTRACTOR', 'SPLITS', 'STEP', 'ROLES', 'VERDICTS', 'World', 'Chain',
            'write_problem', 'read_problem', 'path', 'split_of', 'draw_problems', 'write_step', 'Oracle',
            'world_tokenizer', 'prompt_of', 'steps_text', 'TinyFormat', 'judge_prompt', 'score_prompt', 'line_ends',
-           'ift_rows', 'corrupt_solution', 'verdict_rows', 'written_solutions', 'judged_rows', 'scored_rows']
+           'ift_rows', 'garble', 'corrupt_solution', 'verdict_rows', 'written_solutions', 'judged_rows', 'scored_rows']
 
 # %% ../../nbs/self_rewarding/01_world.ipynb #dde55999
 import hashlib
@@ -298,25 +298,44 @@ def ift_rows(
     return rows
 
 
+def garble(
+    world: World,
+    step: str,
+    rng: random.Random,
+) -> str:  # never the same step
+    "A step with one word replaced or left out."
+    words = re.findall(r"\d+| [-+*/] | = | \\boxed\{\d+\}", step)
+    n = rng.randrange(world.modulus)
+    pool = [str(n), f" {rng.choice(OPERATIONS[world.kind])} ", " = ", rf" \boxed{{{n}}}", ""]
+    place = rng.randrange(len(words))
+    words[place] = rng.choice([x for x in pool if x != words[place]])
+    return "".join(words)
+
+
 def corrupt_solution(
     world: World,
     chain: Chain,
     rng: random.Random,
     rate: float,  # probability that a step is corrupted
+    cut: bool,    # end the solution after a garbled step
 ) -> tuple[list[str], list[bool], list[Fact]]:  # steps, right given the prefix as written, facts written
-    "A solution with slips; each step goes on from what stands before it."
+    "A solution with slips; each step goes on from the number before it."
     steps, right, facts, value = [], [], [], chain.start
     for i, (op, b) in enumerate(chain.moves):
-        left, slip = value, rng.random() < rate
-        if slip and rng.random() < 0.1:
+        left, slip, kind = value, rng.random() < rate, rng.random()
+        if slip and kind < 0.1:
             left = rng.choice([x for x in range(world.modulus) if x != value])
         c = world.result(left, op, b)
-        if slip:
+        if slip and kind < 0.75:
             c = rng.choice([x for x in range(world.modulus) if x != c])
-        steps.append(write_step(left, op, b, c, i == len(chain.moves) - 1))
+        text = write_step(left, op, b, c, i == len(chain.moves) - 1)
+        garbled = slip and kind >= 0.75
+        steps.append(garble(world, text, rng) if garbled else text)
         right.append(not slip)
         facts.append((left, op, b))
         value = c
+        if garbled and cut:
+            break
     return steps, right, facts
 
 
@@ -342,15 +361,16 @@ def written_solutions(
     world: World,
     n: int,
     rng: random.Random,
-    rate: float,        # of corrupted steps
+    rate: float,         # of corrupted steps
     clean: float = 0.0,  # share of solutions without any slip
+    cut: bool = True,    # end a solution after a garbled step
 ) -> list[tuple[Problem, list[str], list[bool]]]:  # problem, steps, right given the prefix
     "Training problems with written, partly wrong solutions that touch no held-out fact."
     found: list[tuple[Problem, list[str], list[bool]]] = []
     while len(found) < n:
         for p in draw_problems(world, "train", n, rng.randrange(2**32), prefix="eft"):
             r = 0.0 if rng.random() < clean else rate
-            steps, right, facts = corrupt_solution(world, read_problem(p.text), rng, r)
+            steps, right, facts = corrupt_solution(world, read_problem(p.text), rng, r, cut)
             if world.unseen.isdisjoint(facts):
                 found.append((p, steps, right))
     return found[:n]
@@ -380,9 +400,9 @@ def scored_rows(
     weight: float = 1.0,
     flip: float = 0.0,
 ) -> list[dict[str, list]]:
-    "Outcome-level EFT: half of the solutions without a slip, one verdict after the last step, on the final answer."
+    "Outcome-level EFT: about half of the answers right, one verdict after the last step, on the final answer."
     rng, oracle, solutions = random.Random(f"{seed}-score"), Oracle(world), []
-    for p, steps, _ in written_solutions(world, n, rng, rate, clean=0.45):
-        good = STEP.fullmatch(steps[-1])[4] == oracle.answer(p)
+    for p, steps, _ in written_solutions(world, n, rng, rate, clean=0.3, cut=False):
+        good = boxed(steps[-1]) == oracle.answer(p)
         solutions.append((p, steps, [None] * (len(steps) - 1) + [good != (rng.random() < flip)]))
     return verdict_rows(tokenizer, "score", solutions, weight)
