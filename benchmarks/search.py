@@ -1,8 +1,8 @@
 """Speed of the batched step search, beside the same search one prompt at a time, in the same run.
 
-    python benchmarks/search.py                  400 problems batched, 12 of them one prompt at a time
-    python benchmarks/search.py --problems 2000 --peer 40
-    python benchmarks/search.py --hidden 128     a larger model
+    python benchmarks/search.py                1,000 problems batched, 24 of them one prompt at a time
+    python benchmarks/search.py --problems 4000 --peer 60
+    python benchmarks/search.py --hidden 128   a larger model
 
 Both sides are the same `StepSearch` with the same Qwen2 (single precision, one thread), problems, seed and judge; they
 differ in what stands behind the protocol. The peer calls `model.generate` of transformers for one prompt at a time, all
@@ -98,8 +98,8 @@ def report(name, seconds, trees, base=None):
 def main():
     "Run the measurements."
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--problems", type=int, default=400, help="problems of the batched search")
-    arguments.add_argument("--peer", type=int, default=12, help="problems of the peers, the first of these")
+    arguments.add_argument("--problems", type=int, default=1000, help="problems of the batched search")
+    arguments.add_argument("--peer", type=int, default=24, help="problems of the peers, the first of these")
     arguments.add_argument("--hidden", type=int, default=64, help="width of the model")
     arguments.add_argument("--width", type=int, default=6, help="candidates a step")
     arguments.add_argument("--turns", type=int, default=4, help="turns a problem")

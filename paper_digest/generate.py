@@ -388,7 +388,6 @@ class TransformersBackend:
                 else prompt.text) + prompt.prefill
 
     def _encode(self, prompts: Sequence[Prompt], room: int) -> list[list[int]]:
-        "Token ids of each prompt, with room for that many new ones."
         limit = self.model.config.to_dict().get("max_position_embeddings")
         return encode(self.tokenizer, [(p.id, self.render(p)) for p in prompts], room, limit, not self.chat)
 
