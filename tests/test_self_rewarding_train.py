@@ -1,13 +1,11 @@
 "Self-rewarding: the loop cannot ask an oracle, survives being killed anywhere, and runs on a chat checkpoint with text verdicts."
 import errno
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +17,7 @@ from paper_digest.self_rewarding import rounds, world as tiny  # noqa: E402
 from paper_digest.self_rewarding.judge import pairwise_prompt  # noqa: E402
 from paper_digest.self_rewarding.rounds import RoundsConfig, SearchSettings, run_rounds, write_problems  # noqa: E402
 from paper_digest.self_rewarding.steps import PaperFormat, Problem  # noqa: E402
-from paper_digest.train import TrainSettings, launch_job, sft_row, write_job  # noqa: E402
+from paper_digest.train import TrainSettings, sft_row  # noqa: E402
 
 torch.set_num_threads(1)
 WORLD = tiny.World(seed=3)
@@ -76,7 +74,7 @@ run_rounds({config!r}, Path({str(work)!r}), progress=lambda s: print(s, flush=Tr
 @pytest.mark.timeout(600)
 def test_a_killed_run_goes_on_to_the_same_result(config, whole, tmp_path):
     work, kills, deadline = tmp_path / "work", [], time.time() + 500
-    for victim in ("M1", "search M1", "train M2", "search M2", "train M3"):
+    for victim in ("M1", "search M1", "train M2", "train M3"):
         assert time.time() < deadline
         process = start(config, work, tmp_path)
         for line in process.stdout:
@@ -86,7 +84,7 @@ def test_a_killed_run_goes_on_to_the_same_result(config, whole, tmp_path):
                 break
         kills.append(process.wait())
     done = run_rounds(config, work)
-    assert kills.count(-signal.SIGKILL) >= 4, f"the run was not killed often enough: {kills}"
+    assert kills.count(-signal.SIGKILL) == 4, f"the run was not killed often enough: {kills}"
     assert all(torch.equal(a, b) for a, b in zip(weights(done.models[-1]), weights(whole.models[-1])))
     assert (done.folder / "pairs-3.jsonl").read_bytes() == (whole.folder / "pairs-3.jsonl").read_bytes()
 
@@ -94,15 +92,20 @@ def test_a_killed_run_goes_on_to_the_same_result(config, whole, tmp_path):
 def test_a_full_disk_is_one_line_and_keeps_what_is_there(config, tmp_path, monkeypatch):
     first = run_rounds(replace(config, prompts=config.prompts[:1]), tmp_path)
     before = {p: p.read_bytes() for p in first.folder.glob("pairs-*.jsonl")}
-    from paper_digest import models
+    real = rounds.write_atomic
 
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(models.os, "replace", full)
-    with pytest.raises((UserError, OSError), match="No space left") as caught:
-        run_rounds(replace(config, seed=4), tmp_path)
+    def full(path, text):
+        if path.name.startswith("pairs-3"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, text)
+    monkeypatch.setattr(rounds, "write_atomic", full)
+    with pytest.raises(UserError, match="the disk is full at stage search-3") as caught:
+        run_rounds(config, tmp_path)
     assert "\n" not in str(caught.value)
-    assert before and all(p.read_bytes() == content for p, content in before.items())
+    folder, = (p.parent for p in tmp_path.glob("step-*/pairs-2.jsonl") if p.parent != first.folder)
+    assert before and all(p.read_bytes() == content for p, content in before.items()) and (folder / "M2").is_dir()
+    monkeypatch.setattr(rounds, "write_atomic", real)
+    assert len(run_rounds(config, tmp_path).models) == 3  # goes on once there is room
 
 
 def test_what_is_no_causal_model_is_named(config, tmp_path):
@@ -154,5 +157,3 @@ def test_the_published_models_code_path_on_a_tiny_chat_checkpoint(tmp_path):
     pair = json.loads((done.folder / "pairs-2.jsonl").read_text().splitlines()[0])
     assert pair["prompt"].startswith("<|im_start|>user\n") and pair["prompt"].endswith("<|im_start|>assistant\nStep 1:")
     assert (done.folder / "trees-2.jsonl").is_file()
-    solution = run_rounds(replace(config, judge="pairwise_logits", seed=1), tmp_path / "work")
-    assert solution.models[-1].is_dir()
