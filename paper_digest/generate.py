@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Prompt', 'Sampling', 'Completion', 'Backend', 'ChoiceBackend', 'ReplayBackend', 'row_keys', 'uniforms', 'draw',
-           'Ends', 'sample_tokens', 'encode', 'left_pad', 'one_token', 'next_logprobs', 'TransformersBackend']
+           'Ends', 'sample_tokens', 'encode', 'left_pad', 'one_token', 'share_beginnings', 'batches', 'next_logprobs',
+           'TransformersBackend']
 
 # %% ../nbs/03_generate.ipynb #a40b5f21
 import hashlib
@@ -297,17 +298,61 @@ def one_token(
         raise UserError(f"{text!r} is not a single known token of this tokenizer ({len(ids)} tokens); choose another text")
     return ids[0]
 
+# %% ../nbs/03_generate.ipynb #c362bf94
+def share_beginnings(
+    rows: Sequence[Sequence[int]],        # token ids, none empty
+    most: int,                            # rows of a group at most
+) -> list[tuple[list[int], int]]:         # (places of the group's rows, tokens they share), shorter than each row
+    "Groups of rows that share at least half of their tokens."
+    groups: list[tuple[list[int], int]] = []
+    for i in sorted(range(len(rows)), key=rows.__getitem__):
+        if groups and len(groups[-1][0]) < most:
+            members, shared = groups[-1]
+            pairs = zip(rows[members[0]][:shared], rows[i][:-1])
+            n = next((k for k, (a, b) in enumerate(pairs) if a != b), min(shared, len(rows[i]) - 1))
+            if 2 * n >= max(len(rows[i]), len(rows[members[0]])):
+                groups[-1] = ([*members, i], n)
+                continue
+        groups.append(([i], len(rows[i]) - 1))
+    return groups
+
+
+def batches(
+    groups: Sequence[tuple[list[int], int]],
+    most: int,                                      # rows of a batch
+) -> Iterator[list[tuple[list[int], int]]]:
+    "Groups packed into batches, those of like shared length together."
+    batch, size = [], 0
+    for group in sorted(groups, key=lambda g: -g[1]):
+        if batch and size + len(group[0]) > most:
+            yield batch
+            batch, size = [], 0
+        batch.append(group)
+        size += len(group[0])
+    if batch:
+        yield batch
+
 
 def next_logprobs(
     model: Any,
-    ids: Any,   # [rows, width] token ids, padded on the left
-    mask: Any,  # [rows, width] 1 for tokens, 0 for padding
-) -> Any:       # [rows, vocabulary] float32
+    rows: Sequence[Sequence[int]],           # token ids of a batch
+    groups: Sequence[tuple[list[int], int]], # of these rows, by place, with what they share
+    pad: int,
+) -> Any:                                    # [rows of the groups, in their order; vocabulary] float32
     "Natural log of each token's probability to come next."
     import torch
+    head, seen = left_pad([rows[members[0]][:n] for members, n in groups], pad, model.device)
+    rest, new = left_pad([rows[i][n:] for members, n in groups for i in members], pad, model.device)
+    copies = torch.tensor([g for g, (members, _) in enumerate(groups) for _ in members], device=model.device)
     with torch.inference_mode():
-        places = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=1).logits
+        cache = None
+        if head.shape[1]:
+            places = (seen.cumsum(-1) - 1).clamp(min=0)
+            cache = model(input_ids=head, attention_mask=seen, position_ids=places, use_cache=True, logits_to_keep=1).past_key_values
+            cache.batch_select_indices(copies)
+        mask = torch.cat([seen[copies], new], 1)
+        places = (mask.cumsum(-1) - 1).clamp(min=0)[:, head.shape[1]:]
+        logits = model(input_ids=rest, attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1).logits
         return logits[:, -1].float().log_softmax(-1)
 
 # %% ../nbs/03_generate.ipynb #e9af0ffc
@@ -342,19 +387,18 @@ class TransformersBackend:
         return (self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) if self.chat
                 else prompt.text) + prompt.prefill
 
-    def _batches(self, prompts: Sequence[Prompt], room: int, rows: int) -> Iterator[tuple[list[int], Any, Any]]:
-        "(places, ids, mask) of batches of at most `rows` prompts, longest first."
+    def _encode(self, prompts: Sequence[Prompt], room: int) -> list[list[int]]:
         limit = self.model.config.to_dict().get("max_position_embeddings")
-        ids = encode(self.tokenizer, [(p.id, self.render(p)) for p in prompts], room, limit, not self.chat)
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        for i in range(0, len(order), rows):
-            yield order[i:i + rows], *left_pad([ids[k] for k in order[i:i + rows]], self.pad, self.model.device)
+        return encode(self.tokenizer, [(p.id, self.render(p)) for p in prompts], room, limit, not self.chat)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
         "`sampling.n` completions for each prompt, one after the other, in the order of the prompts."
         self.model.eval()
         n, ends, found = min(sampling.n, self.batch_size), self.ends(sampling.stop), {}
-        for batch, ids, mask in self._batches(prompts, sampling.max_tokens, self.batch_size // n):
+        ids_of, per = self._encode(prompts, sampling.max_tokens), self.batch_size // n
+        order = sorted(range(len(prompts)), key=lambda i: -len(ids_of[i]))
+        for batch in (order[i:i + per] for i in range(0, len(order), per)):
+            ids, mask = left_pad([ids_of[i] for i in batch], self.pad, self.model.device)
             for first in range(0, sampling.n, n):
                 rows = [(i, k) for i in batch for k in range(first, min(first + n, sampling.n))]
                 keys = row_keys(sampling.seed, ((prompts[i].id, k) for i, k in rows))
@@ -366,6 +410,8 @@ class TransformersBackend:
         "[prompts, choices] natural log of the probability that each choice, a single token, comes next."
         self.model.eval()
         columns, out = [one_token(self.tokenizer, c) for c in choices], np.zeros((len(prompts), len(choices)), np.float32)
-        for batch, ids, mask in self._batches(prompts, 0, self.batch_size):
-            out[batch] = next_logprobs(self.model, ids, mask)[:, columns].cpu().numpy()
+        rows = self._encode(prompts, 0)
+        for groups in batches(share_beginnings(rows, self.batch_size), self.batch_size):
+            found = next_logprobs(self.model, rows, groups, self.pad)[:, columns].cpu().numpy()
+            out[[i for members, _ in groups for i in members]] = found
         return out
