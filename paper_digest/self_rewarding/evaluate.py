@@ -133,7 +133,7 @@ def sampled_answers(
     flat = right_answers(texts, [g for g in golds for _ in range(sampling.n)], grader)
     return [flat[i:i + sampling.n] for i in range(0, len(flat), sampling.n)]
 
-# %% ../../nbs/self_rewarding/07_evaluate.ipynb #7b891dae
+# %% ../../nbs/self_rewarding/07_evaluate.ipynb #d64fa19a
 @dataclass(frozen=True)
 class JudgePair:
     "Two next steps of which one is better."
@@ -160,6 +160,7 @@ class JudgeReport:
     by_depth: dict[int, Score]  # accuracy
     by_kind: dict[str, Score]   # accuracy
     calls: int
+    right: tuple[float, ...]    # of each pair: share of the two orders in which the better step won
 
 
 def judge_report(
@@ -178,7 +179,7 @@ def judge_report(
         return {k: score([r for r, key in zip(right, keys) if key == k]) for k in sorted(set(keys))}
     shown = np.concatenate([first, second])
     return JudgeReport(score(right), score(same), score(right == 1), score((np.sign(shown - 0.5) + 1) / 2), score(~valid),
-                       by([p.depth for p in pairs]), by([p.kind for p in pairs]), judge.calls - before)
+                       by([p.depth for p in pairs]), by([p.kind for p in pairs]), judge.calls - before, tuple(right.tolist()))
 
 # %% ../../nbs/self_rewarding/07_evaluate.ipynb #c23a40e8
 @dataclass(frozen=True)
