@@ -16,7 +16,7 @@ from .steps import Problem
 from .world import (
     STEP, Oracle, World, garble, prompt_of, read_problem, steps_text, world_tokenizer, write_step, written_solutions)
 
-# %% ../../nbs/self_rewarding/01b_compare.ipynb #9b1bbad8
+# %% ../../nbs/self_rewarding/01b_compare.ipynb #70072954
 ROLE, SIDES, LETTERS = "Compare: ", ("A: ", "B: "), ("[[A]]", "[[B]]")
 
 
@@ -46,12 +46,15 @@ def compare_answer(
     second: str,
     depth: int,        # number of both steps
     good_first: bool,  # the right one is shown as A
+    explain: bool = True,
 ) -> str:
-    "What the judge writes: each step again with a sign behind it, then the letter."
+    "What the judge writes: each step again with a sign behind it, then the letter; or the letter alone."
+    if not explain:
+        return LETTERS[not good_first]
     signs = "+-" if good_first else "-+"
     return "".join(steps_text([s], depth) + sign for s, sign in zip((first, second), signs)) + LETTERS[not good_first]
 
-# %% ../../nbs/self_rewarding/01b_compare.ipynb #dd694ac1
+# %% ../../nbs/self_rewarding/01b_compare.ipynb #f5705cc6
 def spoil(
     world: World,
     step: str,          # a right step
@@ -72,6 +75,7 @@ def compare_rows(
     n: int,
     seed: int,
     weight: float = 1.0,   # of a sign and of the letter beside a quoted token
+    explain: bool = True,  # quote before the verdict
     slips: float = 0.2,    # of steps in the prefix
 ) -> list[dict[str, list]]:  # for `train.train_sft`
     "Pairwise EFT: n comparisons, verdicts by the oracle."
@@ -85,7 +89,7 @@ def compare_rows(
         pair, first = (good, spoil(world, good, rng)), rng.random() < 0.5
         shown = pair if first else pair[::-1]
         texts.append(compare_prompt(p, steps[:depth], *shown))
-        answers.append(compare_answer(*shown, depth + 1, first))
+        answers.append(compare_answer(*shown, depth + 1, first, explain))
     heavy, rows = set(tokenizer.convert_tokens_to_ids(["+", "-", *LETTERS])), []
     for head, tail in zip(tokenizer(texts)["input_ids"], tokenizer(answers)["input_ids"]):
         rows.append({"input_ids": head + tail, "labels": [-100] * len(head) + tail,
