@@ -13,6 +13,7 @@ import hashlib
 import json
 import random
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -64,6 +65,7 @@ class RoundsConfig:
     search: SearchSettings = SearchSettings()
     sft: TrainSettings = TrainSettings()
     dpo: TrainSettings = TrainSettings()
+    keep_trees: bool = True     # whole search trees in trees-<round>.jsonl, so that a killed search goes on inside its stage
     caps: tuple[int, ...] = ()  # pairs used in each round at most, chosen at random; for `sft` how many pairs it stands in for
     backend: str = "transformers"  # or vllm
     device: str = "cpu"
@@ -149,7 +151,7 @@ def make_backend(
     "A checkpoint as a sampler."
     if config.backend == "vllm":
         from paper_digest.generate_vllm import VllmBackend
-        return VllmBackend(str(checkpoint), name, chat=config.chat)
+        return VllmBackend(str(checkpoint), name, chat=config.chat, dtype=config.dtype)
     model, tokenizer = load_causal_lm(str(checkpoint), config.device, config.dtype)
     return TransformersBackend(model, tokenizer, name, batch_size=config.batch_size, chat=config.chat)
 
@@ -264,12 +266,13 @@ def search_round(
     judge: Callable[[Any, int], Any] | None = None,  # (backend, round) -> judge; the model itself when None
 ) -> dict[str, Any]:   # counts
     "Let M(round - 1) search and judge; its pairs stand in pairs-<round>.jsonl."
+    started = time.time()
     backend = make_backend(config, folder / f"M{round - 1}", f"M{round - 1}")
     judge_ = (judge or (lambda b, r: make_judge(config, b, r)))(backend, round)
     if config.arm == "solution":
         rows, trees = solution_pairs(config, backend, judge_, round), []
     else:
-        trees = search_steps(config, backend, judge_, round, folder / f"trees-{round}.jsonl")
+        trees = search_steps(config, backend, judge_, round, folder / f"trees-{round}.jsonl" if config.keep_trees else None)
         rows = whole_pairs(config, backend, trees, round) if config.arm == "whole" else pairs_from_trees(trees, round)
         if config.arm == "rft":
             form = make_form(config)
@@ -287,7 +290,7 @@ def search_round(
         raise UserError(f"round {round} made no pair to train on" + (f": {counts.complaint}" if trees else
                         ": all solutions alike or scored alike; raise the temperature or the width"))
     write_atomic(folder / f"pairs-{round}.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
-    return said
+    return {**said, "seconds": time.time() - started}
 
 
 def used_pairs(
