@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paper_digest.core import UserError
-from paper_digest.generate import Completion, Prompt, Sampling, TransformersBackend, draw, row_keys, uniforms
+from paper_digest.decode import draw, row_keys, uniforms
+from paper_digest.generate import Completion, Prompt, Sampling, TransformersBackend
 from paper_digest.models import load_causal_lm, save_causal_lm, tiny_qwen2, word_tokenizer
 from paper_digest.self_rewarding.judge import CorruptedJudge, JudgeItem, PairwiseJudge, PointwiseJudge, RandomJudge
 from paper_digest.self_rewarding.search import ORDERS, StepSearch, scores
