@@ -88,7 +88,7 @@ class Ends:
         ids: Sequence[int],             # new tokens of a row, perhaps with padding behind its end
     ) -> tuple[str, str, str, int]:     # text, finish, stop text, tokens
         "What the row says up to its end."
-        n = next((t for t in range(1, len(ids) + 1) if self.at_end(ids[:t])), None)
+        n = next((t for t in range(1, len(ids) + 1) if self.at_end(ids[max(0, t - self.tail):t])), None)
         closed = n is not None and ids[n - 1] in self.eos
         text = self.tokenizer.decode(ids[:n - 1 if closed else n], clean_up_tokenization_spaces=False)
         found = sorted((text.index(s), -len(s), s) for s in self.stop if s in text)
