@@ -64,6 +64,7 @@ def start(config, work, tmp_path):
     "A process of its own that runs all rounds."
     script = tmp_path / "go.py"
     script.write_text(f"""
+from pathlib import Path
 import torch; torch.set_num_threads(1)
 from paper_digest.self_rewarding.rounds import *
 from paper_digest.train import TrainSettings

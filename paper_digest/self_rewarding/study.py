@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'SHARES', 'COLORS', 'Study', 'from_params', 'cache_dir', 'prepare', 'greedy_answers', 'step_cases',
-           'step_reports', 'score_report', 'measure', 'pair_quality', 'Arm', 'OracleJudge', 'run_arm', 'run_m1',
-           'run_study', 'seed_bootstrap', 'size_name', 'answers_of', 'gain', 'model_table', 'judge_change',
+           'unseen_steps', 'step_reports', 'score_report', 'measure', 'pair_quality', 'Arm', 'OracleJudge', 'run_arm',
+           'run_m1', 'run_study', 'seed_bootstrap', 'size_name', 'answers_of', 'gain', 'model_table', 'judge_change',
            'kept_verdict', 'stage_seconds', 'plot_rounds']
 
 # %% ../../nbs/self_rewarding/06a_study.ipynb #5f7a0eb6
@@ -35,22 +35,23 @@ from ..train import TrainSettings
 @dataclass(frozen=True)
 class Study:
     "A world, a model size and all settings; one seed."
-    world: World = World()
+    world: World = World(k=4)
     seed: int = 0
     hidden: int = 64
     layers: int = 2
     heads: int = 4
-    ift: int = 6000              # rows of M1's data: right solutions,
-    judged: int = 18000          # solutions judged step by step,
-    scored: int = 8000           # solutions judged as a whole
+    ift: int = 5000              # rows of M1's data: right solutions,
+    judged: int = 15000         # solutions judged step by step,
+    scored: int = 10000          # solutions judged as a whole
+    scored_rate: float = 0.35    # of corrupted steps in those of them that are not clean
     verdict_weight: float = 4.0  # of a verdict's loss beside that of an actor's token
     flip: float = 0.0            # share of EFT verdicts taught the wrong way round
-    sft: TrainSettings = TrainSettings(learning_rate=2.5e-3, max_steps=1800, batch_size=144, schedule="cosine", floor=0.05,
+    sft: TrainSettings = TrainSettings(learning_rate=2.5e-3, max_steps=1800, batch_size=96, schedule="cosine", floor=0.05,
                                        warmup=0.03, betas=(0.9, 0.98), weight_decay=0.01)
     dpo: TrainSettings = TrainSettings(learning_rate=3e-4, batch_size=32, beta=0.5)
-    search: SearchSettings = SearchSettings(w=6, temperature=2.0, top_p=1.0, max_iter=20, ties="random", rollback=False,
-                                            margin=0.5, solution_tokens=40)
-    prompts: tuple[int, ...] = (3000, 6000, 9000)  # of each round
+    search: SearchSettings = SearchSettings(w=6, temperature=2.0, top_p=1.0, max_iter=6, ties="random", rollback=False,
+                                            margin=0.5, solution_tokens=52)
+    prompts: tuple[int, ...] = (1000, 2000, 3000)  # of each round
     test: int = 2000             # test problems, the same for all seeds
     held_out: int = 500          # problems with a fact that nobody was shown, the same for all seeds
     batch_size: int = 2048       # rows sampled or judged together
@@ -68,9 +69,10 @@ def from_params(
     usual = Study()
     sft = replace(usual.sft, learning_rate=p.sft_lr, max_steps=p.sft_steps, batch_size=p.sft_batch)
     dpo = replace(usual.dpo, learning_rate=p.dpo_lr, batch_size=p.dpo_batch, beta=p.beta)
-    search = replace(usual.search, w=p.w, temperature=p.temperature, top_p=p.top_p, margin=p.margin, solution_tokens=12 + 10 * p.k)
+    search = replace(usual.search, w=p.w, temperature=p.temperature, top_p=p.top_p, margin=p.margin, max_iter=p.k + 2,
+                     solution_tokens=12 + 10 * p.k)
     return Study(World(k=p.k, modulus=p.modulus), hidden=p.hidden, layers=p.layers, heads=p.heads, ift=p.ift, judged=p.judged,
-                 scored=p.scored, sft=sft, dpo=dpo, search=search, prompts=tuple(p.prompts), test=p.test, held_out=p.held_out,
+                 scored=p.scored, scored_rate=p.scored_rate, sft=sft, dpo=dpo, search=search, prompts=tuple(p.prompts), test=p.test, held_out=p.held_out,
                  device=p.device).with_seed(p.seed)
 
 
@@ -86,7 +88,7 @@ def prepare(
 ) -> RoundsConfig:  # of the paper's arm; others by `dataclasses.replace`
     "Write M0, the rows of M1 and the prompts of each round; the oracle is used here and is gone afterwards."
     made_of = (asdict(study.world), study.seed, study.hidden, study.layers, study.heads, study.ift, study.judged, study.scored,
-               study.verdict_weight, study.flip, study.prompts)
+               study.scored_rate, study.verdict_weight, study.flip, study.prompts)
     folder = work / f"data-{digest(*made_of)}"
     files = tuple(str(folder / f"prompts-{r}.jsonl") for r in range(2, len(study.prompts) + 2))
 
@@ -96,7 +98,7 @@ def prepare(
         save_causal_lm(model, tok, folder / "M0")
         rows = [*ift_rows(w, tok, study.ift, study.seed),
                 *judged_rows(w, tok, study.judged, study.seed, weight=study.verdict_weight, flip=study.flip),
-                *scored_rows(w, tok, study.scored, study.seed, weight=study.verdict_weight, flip=study.flip)]
+                *scored_rows(w, tok, study.scored, study.seed, study.scored_rate, weight=study.verdict_weight, flip=study.flip)]
         write_atomic(folder / "sft.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
         for n, file in zip(study.prompts, files):
             write_problems(Path(file), draw_problems(w, "train", n, study.seed, prefix=Path(file).stem))
@@ -130,6 +132,22 @@ def step_cases(
         for i, fact in enumerate(path(world, read_problem(p.text))):
             cases.append((p, steps[:i], steps[i], fact in world.covered))
     return cases
+
+
+def unseen_steps(
+    backend: Any,
+    world: World,
+    problems: Sequence[Problem],  # of the split held_out
+) -> dict[str, float]:            # share of right greedy steps, and how many there were
+    "The steps that need a held-out fact, each after a right prefix."
+    oracle, form, cases = Oracle(world), TinyFormat(), []
+    for p in problems:
+        steps = oracle.solution(p)
+        cases += [(p, steps[:i], steps[i]) for i, fact in enumerate(path(world, read_problem(p.text))) if fact in world.unseen]
+    said = backend.generate([Prompt(f"{p.id}/{len(prefix)}", *form.prompt(p, prefix)) for p, prefix, _ in cases],
+                            Sampling(max_tokens=form.max_tokens, stop=form.stop)) if cases else []
+    right = [c.text == step for c, (_, _, step) in zip(said, cases)]
+    return {"unseen": float(np.mean(right)) if right else float("nan"), "n_unseen": len(right)}
 
 
 def step_reports(
@@ -191,8 +209,8 @@ def measure(
     config = RoundsConfig(str(checkpoint), (), form="tiny", device=study.device, batch_size=study.batch_size)
     backend, room = make_backend(config, checkpoint, name), study.search.solution_tokens
     found = {"answers": greedy_answers(backend, test, oracle, room), "held_out": greedy_answers(backend, held, oracle, room),
-             **step_reports(backend, w, test[:max(1, 1500 // w.k)], study.seed),
-             **score_report(backend, test[:500], oracle, room, study.seed)}
+             **unseen_steps(backend, w, held), **step_reports(backend, w, test[:max(1, 800 // w.k)], study.seed),
+             **score_report(backend, test[:200], oracle, room, study.seed)}
     return {**found, "seconds": time.time() - started, "parameters": backend.model.num_parameters()}
 
 # %% ../../nbs/self_rewarding/06a_study.ipynb #585d3264
@@ -385,7 +403,7 @@ def gain(
     return tuple(100 * x for x in seed_bootstrap(rise(arm) - (rise(over) if over else 0.0), seed=seed))
 
 # %% ../../nbs/self_rewarding/06a_study.ipynb #fe942da7
-SHARES = {"covered": "steps, taught facts %", "uncovered": "steps, other facts %", "judge_own": "judge on own errors %",
+SHARES = {"covered": "steps, facts the actor was taught %", "uncovered": "steps, facts the judge was taught %", "unseen": "steps, facts nobody was taught %", "judge_own": "judge on own errors %",
           "judge_random": "judge on random errors %", "score_own": "solution judge on own errors %"}
 
 
