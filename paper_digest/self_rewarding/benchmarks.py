@@ -21,7 +21,7 @@ from ..core import UserError
 from .evaluate import JudgePair
 from .steps import Problem
 
-# %% ../../nbs/self_rewarding/08_benchmarks.ipynb #f49df713
+# %% ../../nbs/self_rewarding/08_benchmarks.ipynb #0563c0ba
 @dataclass(frozen=True)
 class Item:
     "A problem and its gold answer."
@@ -60,7 +60,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Any], list[tuple[str, str, str]]]]] =
     "OlympiadBench": ("math/olympiadbench/test.jsonl", _olympiad),
 }
 
-
+# %% ../../nbs/self_rewarding/08_benchmarks.ipynb #f5a282c7
 def load_benchmark(
     name: str,        # a key of BENCHMARKS
     items: int = 0,   # a random choice of so many; 0 for all
