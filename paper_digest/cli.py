@@ -314,9 +314,9 @@ def rewarding_pairs(
         def progress(done: int, total: int) -> None:
             bar.total, bar.n = total, done
             bar.refresh()
-        found = make_pairs(model, problems, out, trees, judge.value, chat, max_tokens, judge_tokens, max_invalid, batch_size,
-                           device, seed, progress, w=width, temperature=temperature, top_p=top_p, max_iter=max_iter,
-                           pair_order=pair_order.value, rollback=rollback)
+        found = make_pairs(model, problems, out, trees, judge.value, judge_tokens=judge_tokens, max_invalid=max_invalid, chat=chat,
+                           max_tokens=max_tokens, batch_size=batch_size, device=device, seed=seed, progress=progress, w=width,
+                           temperature=temperature, top_p=top_p, max_iter=max_iter, pair_order=pair_order.value, rollback=rollback)
     typer.echo(f"{found}\n{out}")
     if found.complaint:
         typer.echo(f"paper-digest: {found.complaint}", err=True)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from .core import UserError
-from .generate import Completion, Prompt, Sampling, one_token, row_keys
+from .decode import one_token, row_keys
+from .generate import Completion, Prompt, Sampling
 
 # %% ../nbs/03a_generate_vllm.ipynb #163821c9
 def vllm_params(

@@ -8,7 +8,7 @@ __all__ = ['JUDGES', 'read_problems', 'fingerprint', 'make_judge', 'write_pairs'
 # %% ../../nbs/self_rewarding/03a_files.ipynb #a0cc5217
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -96,11 +96,12 @@ def make_judge(
 
 def write_pairs(
     out: Path,
-    trees: Path,    # file of trees
-    ids: set[str],  # problems wanted
+    trees: Path,                  # file of trees
+    problems: Sequence[Problem],  # those wanted, in the order of the pairs
 ) -> Summary:
     "Pairs of all finished trees, written at once."
-    found = [t for t in read_trees(trees) if t.id in ids]
+    known = {t.id: t for t in read_trees(trees)}
+    found = [known[p.id] for p in problems if p.id in known]
     try:
         write_atomic(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in step_pairs(found)))
     except OSError as err:
@@ -140,9 +141,9 @@ def make_pairs(
         search.run(asked, trees, progress)
     except (UserError, KeyboardInterrupt):
         with suppress(UserError):  # the first trouble is the one to tell
-            write_pairs(out, trees, {p.id for p in asked})
+            write_pairs(out, trees, asked)
         raise
-    return write_pairs(out, trees, {p.id for p in asked})
+    return write_pairs(out, trees, asked)
 
 
 def _check_places(problems: Path, out: Path, trees: Path) -> None:

@@ -16,7 +16,8 @@ from typing import Protocol
 import numpy as np
 
 from ..core import UserError
-from ..generate import Backend, ChoiceBackend, Prompt, row_keys, uniforms
+from ..decode import row_keys, uniforms
+from ..generate import Backend, ChoiceBackend, Prompt
 from .ask import Verdicts, ask_choices, ask_texts, content_id
 from .steps import Problem
 

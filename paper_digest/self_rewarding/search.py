@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..core import UserError
-from ..generate import Backend, Completion, Prompt, Sampling, row_keys, uniforms
+from ..decode import row_keys, uniforms
+from ..generate import Backend, Completion, Prompt, Sampling
 from .judge import JudgeItem, StepJudge
 from .steps import Problem, StepFormat
 from .trees import Candidate, Node, Summary, Tree, TreeFile, read_trees, step_pairs, summarize
