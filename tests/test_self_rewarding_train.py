@@ -139,7 +139,7 @@ def chat_checkpoint(folder):
             for first, second, verdict in ((good, bad, "A"), (bad, good, "B")):
                 rows.append(sft_row(tok, chat(pairwise_prompt(q, [], first, second)), f" Better: [[{verdict}]]"))
     assert not any(tok.unk_token_id in r["input_ids"] for r in rows)
-    return save_causal_lm(tiny_qwen2(len(tok), hidden=32, layers=1, positions=512), tok, folder), rows
+    return save_causal_lm(tiny_qwen2(len(tok), hidden=32, layers=1, positions=1024), tok, folder), rows
 
 
 @pytest.mark.timeout(600)

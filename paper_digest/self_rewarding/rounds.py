@@ -9,6 +9,7 @@ __all__ = ['ARMS', 'JUDGES', 'FORMATS', 'SearchSettings', 'RoundsConfig', 'diges
            'oracle_rounds']
 
 # %% ../../nbs/self_rewarding/06_rounds.ipynb #698162df
+import errno
 import hashlib
 import json
 import random
@@ -108,7 +109,13 @@ def stage(
     "Do a stage unless its marker is there."
     marker = folder / "stages" / f"{name}.json"
     if not marker.is_file():
-        write_atomic(marker, json.dumps(dict(work())))
+        try:
+            write_atomic(marker, json.dumps(dict(work())))
+        except OSError as err:
+            if err.errno != errno.ENOSPC:
+                raise
+            raise UserError(f"the disk is full at stage {name} of {folder}; what was finished is kept, free some space and "
+                            "run again") from None
     return json.loads(marker.read_text(encoding="utf-8"))
 
 # %% ../../nbs/self_rewarding/06_rounds.ipynb #ec03afd1

@@ -421,7 +421,7 @@ def model_table(
             mean, low, high = (100 * x for x in seed_bootstrap(a, seed=seed))
             of = lambda key: float(np.mean([r["models"][i].get(key, np.nan) for r in group]))
             rows.append({"arm": arm, "model": name, "accuracy": mean, "low": low, "high": high,
-                         "held-out facts": 100 * h.mean() if h.size else np.nan, **{k: 100 * of(k) for k in SHARES},
+                         "held_out": 100 * h.mean() if h.size else np.nan, **{k: 100 * of(k) for k in SHARES},
                          "precision": 100 * of("precision"), "inverted": 100 * of("inverted"),
                          "pairs": float(np.mean([r["models"][i]["train"].get("rows", np.nan) for r in group])),
                          "steps": float(np.mean([r["models"][i]["train"].get("steps", np.nan) for r in group])),
