@@ -57,13 +57,13 @@ def open_member(
     judge = PointwiseJudge(backend, margin, template=judge_prompt, lead="") if tiny else PairwiseJudge(backend, "text")
     return Member(arm, config.seed, name, backend, TinyFormat() if tiny else PaperFormat(), judge, world, max_tokens)
 
-# %% ../../nbs/self_rewarding/09_reports.ipynb #913b7b0a
+# %% ../../nbs/self_rewarding/09_reports.ipynb #ed389f78
 def as_main(
     p: Any,  # a recipe's parameters, by attribute
-) -> Any:    # those of `main` at the same tier, overlaid with the recipe's own of the same name
+) -> Any:    # those of `main` at the same tier, but the recipe's own seeds and machine
     "The setting `main` runs with, so that a recipe finds its trained models in the cache."
-    given = resolve_params(get_recipe("self_rewarding/main"), p.tier)
-    return SimpleNamespace(**given | {k: v for k, v in vars(p).items() if k in given})
+    given, own = resolve_params(get_recipe("self_rewarding/main"), p.tier), ("seed", "seeds", "device", "jobs")
+    return SimpleNamespace(**given | {k: v for k, v in vars(p).items() if k in own})
 
 
 def study_members(
