@@ -195,7 +195,7 @@ def step_rows(
         texts = kept or texts
     return step_stats(texts, member.backend.tokenizer)
 
-# %% ../../nbs/self_rewarding/09_reports.ipynb #21249c74
+# %% ../../nbs/self_rewarding/09_reports.ipynb #b5c69f65
 def over_seeds(
     values: Sequence[Sequence[float]],  # [seeds][problems], paired differences or 0/1 scores
     scale: float = 100.0,
@@ -216,12 +216,13 @@ def plot_lines(
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6.2, 3.8))
     lines, colors = list(dict.fromkeys(table[by])), ("#0b6e6e", "#c2571a", "#4a3f9f", "#b79f00", "#7a7a7a", "#a03070")
+    models = list(dict.fromkeys(table.model))
     for k, (name, color) in enumerate(zip(lines, colors * len(lines))):
         rows = table[table[by] == name]
-        x = np.arange(len(rows)) + 0.05 * (k - (len(lines) - 1) / 2)
+        x = rows.model.map(models.index) + 0.05 * (k - (len(lines) - 1) / 2)  # a line may lack a model
         bars = [(rows.value - rows.low).clip(lower=0), (rows.high - rows.value).clip(lower=0)]
         ax.errorbar(x, rows.value, yerr=bars, marker="o", ms=4, lw=1.6, capsize=2.5, color=color, label=name)
-    ax.set_xticks(range(table.model.nunique()), list(dict.fromkeys(table.model)))
+    ax.set_xticks(range(len(models)), models)
     ax.set_ylabel(label)
     ax.set_title(note, fontsize=9, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
