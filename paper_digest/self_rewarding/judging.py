@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['eft_pairs', 'own_pairs', 'published_pairs', 'judge_rows', 'judge_table', 'pooled', 'depth_table', 'judge_change',
-           'kept', 'judge_real', 'trace_verdicts', 'plot_mistakes']
+           'claim_of', 'judge_real', 'trace_verdicts', 'plot_mistakes']
 
-# %% ../../nbs/self_rewarding/09a_judging.ipynb #0b616961
+# %% ../../nbs/self_rewarding/09a_judging.ipynb #bb27d16d
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..grade import paired_bootstrap
 from ..records import SkipRecipe
 from . import study as studies
 from .benchmarks import Trace, choose, read_table
-from .compare import own_error_pairs
+from .compare import own_error_pairs, random_error_pairs
 from .evaluate import JudgePair, JudgeReport, Score, judge_report, score
 from .judge import JudgeItem
 from .reports import Member, test_items
@@ -27,7 +27,7 @@ from .sets import OracleScorer, layer_pairs, propose
 from .steps import Problem
 from .world import Oracle
 
-# %% ../../nbs/self_rewarding/09a_judging.ipynb #f0fa4ae7
+# %% ../../nbs/self_rewarding/09a_judging.ipynb #555da085
 def eft_pairs(
     member: Member,   # the policy, M1
     n: int,           # pairs
@@ -73,20 +73,25 @@ def published_pairs(
 
 
 def judge_rows(
-    group: Sequence[Member],  # M1..Mn of one arm and seed; M1 first
+    group: Sequence[Member],  # M1..Mn of one arm and seed, M0 where there is one
     n: int,                   # pairs
     temperature: float,
     pairs: Sequence[JudgePair] = (),  # fixed pairs, for published models
 ) -> list[tuple[Member, str, JudgeReport]]:  # model, which pairs, report
-    "Every model on the fixed pairs, and on its own errors where an oracle knows them."
-    fixed = list(pairs) or eft_pairs(group[0], n, temperature, group[0].seed)
-    rows = [(m, "EFT test", judge_report(m.judge, fixed)) for m in group]
+    "Every model on the fixed pairs, and where an oracle knows them on random and on its own errors; an empty set is left out."
+    sets = {"EFT test": list(pairs)}
+    if not pairs:
+        policy = next(m for m in group if m.name == "M1")
+        sets["EFT test"] = eft_pairs(policy, n, temperature, policy.seed)
+        tests = [i.problem for i in test_items(policy, ["test problems"], n)["test problems"]]
+        sets["random errors"] = random_error_pairs(policy.world, studies.step_cases(policy.world, tests)[:n], policy.seed)
+    rows = [(m, what, judge_report(m.judge, fixed)) for what, fixed in sets.items() if fixed for m in group]
     for m in group:
         if m.world is not None and (own := own_pairs(m, n, m.seed)):
             rows.append((m, "own errors", judge_report(m.judge, own)))
     return rows
 
-# %% ../../nbs/self_rewarding/09a_judging.ipynb #2b3ac283
+# %% ../../nbs/self_rewarding/09a_judging.ipynb #f6ecc14a
 def judge_table(
     asked: Sequence[tuple[str, int, str, JudgeReport]],  # model, seed, which pairs, report
 ) -> Any:  # DataFrame pairs, model, value, low, high, n and the other shares, in per cent; all seeds together
@@ -127,21 +132,27 @@ def judge_change(
     before: str,  # a model
     after: str,
     what: str = "EFT test",
-) -> Score:       # points
+) -> Score | None:  # points; None where nothing was asked
     "Change of accuracy on the same pairs, all seeds together; pairs are resampled."
     a, b = ([x for m, _, w, r in asked if (m, w) == (name, what) for x in r.right] for name in (before, after))
+    if not a or not b:
+        return None
     mean, low, high = paired_bootstrap(a, b)
     return Score(100 * mean, 100 * low, 100 * high, len(a))
 
 
-def kept(
-    change: Score,
-    within: float,  # points
-) -> str:           # a verdict
-    "Whether a quantity stayed as it was."
-    return studies.kept_verdict((change.low, change.high), within)
+def claim_of(
+    change: Score | None,
+    evidence: str,
+    within: float | None = None,  # points; a claim that something stays as it is
+) -> dict[str, Any]:              # what `Run.claim` takes
+    "A change as a claim."
+    if change is None:
+        return {"value": None, "ci": None, "n": 0, "evidence": "no pairs: the first model proposes right steps only, or none"}
+    verdict = None if within is None else studies.kept_verdict((change.low, change.high), within)
+    return {"value": change.value, "ci": (change.low, change.high), "n": change.n, "evidence": evidence, "verdict": verdict}
 
-# %% ../../nbs/self_rewarding/09a_judging.ipynb #c5a28551
+# %% ../../nbs/self_rewarding/09a_judging.ipynb #b6e35d56
 def judge_real(
     p: Any,                    # a recipe's parameters: real_model, real_items, device, chat, seed
     traces: Sequence[Trace],
@@ -189,6 +200,7 @@ def plot_mistakes(
         ax.hist(depth, bins=np.arange(0.5, max(depth) + 1.5), color="#0b6e6e", weights=np.full(len(depth), 100 / len(depth)))
         ax.set_title(f"{task.replace('_', ' ')}\nn = {len(depth)}", fontsize=8)
         ax.set_xlabel("first wrong step", fontsize=8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("share of traces (%)", fontsize=8)
     fig.tight_layout()
