@@ -152,7 +152,7 @@ def claim_of(
     verdict = None if within is None else studies.kept_verdict((change.low, change.high), within)
     return {"value": change.value, "ci": (change.low, change.high), "n": change.n, "evidence": evidence, "verdict": verdict}
 
-# %% ../../nbs/self_rewarding/09a_judging.ipynb #c5a28551
+# %% ../../nbs/self_rewarding/09a_judging.ipynb #b6e35d56
 def judge_real(
     p: Any,                    # a recipe's parameters: real_model, real_items, device, chat, seed
     traces: Sequence[Trace],
@@ -200,6 +200,7 @@ def plot_mistakes(
         ax.hist(depth, bins=np.arange(0.5, max(depth) + 1.5), color="#0b6e6e", weights=np.full(len(depth), 100 / len(depth)))
         ax.set_title(f"{task.replace('_', ' ')}\nn = {len(depth)}", fontsize=8)
         ax.set_xlabel("first wrong step", fontsize=8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("share of traces (%)", fontsize=8)
     fig.tight_layout()

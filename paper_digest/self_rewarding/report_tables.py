@@ -13,7 +13,7 @@ from .evaluate import benchmark_mean, step_stats
 from .reports import over_seeds
 from .steps import build_solution
 
-# %% ../../nbs/self_rewarding/09c_report_tables.ipynb #fe73d324
+# %% ../../nbs/self_rewarding/09c_report_tables.ipynb #146297ac
 Found = dict[tuple[str, str, int], Any]  # (benchmark, model, seed) -> what was measured
 
 
@@ -47,13 +47,14 @@ def search_table(
 def search_gain(
     found: Found,
     model: str,
-) -> dict[str, Any]:  # model, value, low, high (points), n; the mean of benchmarks
+    decoding: str = "search",
+) -> dict[str, Any]:  # model, decoding, value, low, high (points), n; the mean of benchmarks
     "Self-judged search minus greedy on the same problems."
     names = list(dict.fromkeys(k[0] for k in found))
-    d = {b: [[s - g for s, g in zip(f["search"], f["greedy"])] for f in by_seeds(found, b, model)] for b in names}
+    d = {b: [[s - g for s, g in zip(f[decoding], f["greedy"])] for f in by_seeds(found, b, model)] for b in names}
     if len(names) > 1:
-        return {"model": model, **vars(benchmark_mean({b: [x for v in d[b] for x in v] for b in names}))}
-    return {"model": model, **dict(zip(("value", "low", "high", "n"), over_seeds(d[names[0]])))}
+        return {"model": model, "decoding": decoding, **vars(benchmark_mean({b: [x for v in d[b] for x in v] for b in names}))}
+    return {"model": model, "decoding": decoding, **dict(zip(("value", "low", "high", "n"), over_seeds(d[names[0]])))}
 
 # %% ../../nbs/self_rewarding/09c_report_tables.ipynb #49230053
 def step_table(

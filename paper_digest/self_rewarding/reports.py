@@ -157,26 +157,27 @@ def test_items(
         out[b] = [Item(q, oracle.answer(q)) for q in found]
     return out
 
-# %% ../../nbs/self_rewarding/09_reports.ipynb #6a80a1a7
+# %% ../../nbs/self_rewarding/09_reports.ipynb #94791991
 def search_rows(
     member: Member,
     items: Sequence[Item],
     w: int = 6,                # Sec. 4
-    temperature: float = 0.5,  # Sec. 4
-    top_p: float = 0.95,       # Sec. 4
+    temperatures: Sequence[float] = (0.5,),  # Sec. 4; the first is the paper's search, others go by their own name
+    top_ps: Sequence[float] = (0.95,),       # Sec. 4, one a temperature
     max_iter: int = 20,        # Sec. 4
     grader: str = "exact",
-    samples: int = 0,          # for pass@k; 0 for none
-) -> dict[str, list[float]]:   # greedy, search, sampled (mean of samples), pass@k: one number a problem
+    samples: int = 0,          # for pass@k at the first temperature; 0 for none
+) -> dict[str, list[float]]:   # greedy, search, search at T, pass@1, pass@k: one number a problem
     "One model, greedy and with its own judge choosing every step."
     problems, golds = [i.problem for i in items], [i.gold for i in items]
     out = {"greedy": right_answers(solve(member.backend, problems, member.form, member.max_tokens), golds, grader)}
-    trees = test_time_search(member.backend, member.judge, problems, member.form, w=w, temperature=temperature, top_p=top_p,
-                             max_iter=max_iter, seed=member.seed, ties="random")
-    out["search"] = search_answers(trees, golds, grader)
+    for k, (t, top_p) in enumerate(zip(temperatures, top_ps, strict=True)):
+        trees = test_time_search(member.backend, member.judge, problems, member.form, w=w, temperature=t, top_p=top_p,
+                                 max_iter=max_iter, seed=member.seed, ties="random")
+        out["search" if k == 0 else f"search at {t:g}"] = search_answers(trees, golds, grader)
     if samples:
         right = sampled_answers(member.backend, problems, golds, member.form,
-                                Sampling(samples, temperature, top_p, member.max_tokens, (), member.seed), grader)
+                                Sampling(samples, temperatures[0], top_ps[0], member.max_tokens, (), member.seed), grader)
         out |= {"pass@1": pass_at_k(right, 1), f"pass@{samples}": pass_at_k(right, samples)}
     return {k: [float(x) for x in v] for k, v in out.items()}
 
@@ -194,7 +195,7 @@ def step_rows(
         texts = kept or texts
     return step_stats(texts, member.backend.tokenizer)
 
-# %% ../../nbs/self_rewarding/09_reports.ipynb #21249c74
+# %% ../../nbs/self_rewarding/09_reports.ipynb #b5c69f65
 def over_seeds(
     values: Sequence[Sequence[float]],  # [seeds][problems], paired differences or 0/1 scores
     scale: float = 100.0,
@@ -215,12 +216,13 @@ def plot_lines(
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6.2, 3.8))
     lines, colors = list(dict.fromkeys(table[by])), ("#0b6e6e", "#c2571a", "#4a3f9f", "#b79f00", "#7a7a7a", "#a03070")
+    models = list(dict.fromkeys(table.model))
     for k, (name, color) in enumerate(zip(lines, colors * len(lines))):
         rows = table[table[by] == name]
-        x = np.arange(len(rows)) + 0.05 * (k - (len(lines) - 1) / 2)
+        x = rows.model.map(models.index) + 0.05 * (k - (len(lines) - 1) / 2)  # a line may lack a model
         bars = [(rows.value - rows.low).clip(lower=0), (rows.high - rows.value).clip(lower=0)]
         ax.errorbar(x, rows.value, yerr=bars, marker="o", ms=4, lw=1.6, capsize=2.5, color=color, label=name)
-    ax.set_xticks(range(table.model.nunique()), list(dict.fromkeys(table.model)))
+    ax.set_xticks(range(len(models)), models)
     ax.set_ylabel(label)
     ax.set_title(note, fontsize=9, loc="left")
     ax.spines[["top", "right"]].set_visible(False)

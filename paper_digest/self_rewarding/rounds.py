@@ -388,7 +388,7 @@ def oracle_rounds(
     "The upper bound: the same loop with a judge that is not the model."
     return _loop(config, Path(work), progress, lambda backend, round: oracle_judge, "oracle-")
 
-
+# %% ../../nbs/self_rewarding/06_rounds.ipynb #72e3e058
 def _loop(config: RoundsConfig, work: Path, progress: Callable[[str], None], judge: Any, mark: str) -> Rounds:
     "All stages in order."
     progress("M1")

@@ -81,7 +81,7 @@ def cache_dir() -> Path:  # made when first written to
     from paper_digest.recipes import runs_dir
     return runs_dir() / "self_rewarding" / "cache"
 
-
+# %% ../../nbs/self_rewarding/06a_study.ipynb #50fcc752
 def prepare(
     study: Study,
     work: Path,
@@ -108,7 +108,7 @@ def prepare(
                         sft=study.sft, dpo=study.dpo, device=study.device, batch_size=study.batch_size, seed=study.seed,
                         keep_trees=False)
 
-# %% ../../nbs/self_rewarding/06a_study.ipynb #2d405f18
+# %% ../../nbs/self_rewarding/06a_study.ipynb #00452c3d
 def greedy_answers(
     backend: Any,
     problems: Sequence[Problem],
@@ -149,7 +149,7 @@ def unseen_steps(
     right = [c.text == step for c, (_, _, step) in zip(said, cases)]
     return {"unseen": float(np.mean(right)) if right else float("nan"), "n_unseen": len(right)}
 
-
+# %% ../../nbs/self_rewarding/06a_study.ipynb #585d3264
 def step_reports(
     backend: Any,
     world: World,
@@ -196,7 +196,7 @@ def score_report(
     scores = np.nan_to_num(judge.score(cases), nan=0.0) if cases else np.zeros(0)
     return {"score_own": float(np.mean(scores[::2] > scores[1::2])) if cases else float("nan"), "n_score": len(cases) // 2}
 
-
+# %% ../../nbs/self_rewarding/06a_study.ipynb #8aeb5d1c
 def measure(
     study: Study,
     checkpoint: Path,
@@ -213,7 +213,7 @@ def measure(
              **score_report(backend, test[:200], oracle, room, study.seed)}
     return {**found, "seconds": time.time() - started, "parameters": backend.model.num_parameters()}
 
-# %% ../../nbs/self_rewarding/06a_study.ipynb #585d3264
+# %% ../../nbs/self_rewarding/06a_study.ipynb #5f66dc1b
 def pair_quality(
     study: Study,
     pairs: Path,  # a run's pairs-<round>.jsonl
@@ -232,7 +232,7 @@ def pair_quality(
     n = max(1, len(kinds))
     return {"precision": kinds.count((True, False)) / n, "inverted": kinds.count((False, True)) / n, "n": len(kinds)}
 
-# %% ../../nbs/self_rewarding/06a_study.ipynb #28707269
+# %% ../../nbs/self_rewarding/06a_study.ipynb #0908b19c
 @dataclass(frozen=True)
 class Arm:
     "What a study compares."
@@ -266,7 +266,7 @@ class OracleJudge:
             out.append(o)
         return out
 
-
+# %% ../../nbs/self_rewarding/06a_study.ipynb #6a09e386
 def run_arm(
     study: Study,
     arm: Arm,
@@ -297,7 +297,7 @@ def run_m1(
     "Data and M1 of a seed, so that its arms find them."
     return str(make_m1(prepare(study, work), work)[0])
 
-# %% ../../nbs/self_rewarding/06a_study.ipynb #0908b19c
+# %% ../../nbs/self_rewarding/06a_study.ipynb #894ce2dc
 def _one_thread() -> None:
     "Start of a worker process."
     import os
@@ -352,7 +352,7 @@ class _Here:
         future.set_result(function(*args))
         return future
 
-# %% ../../nbs/self_rewarding/06a_study.ipynb #894ce2dc
+# %% ../../nbs/self_rewarding/06a_study.ipynb #a4ac7a48
 def seed_bootstrap(
     differences: Sequence[Sequence[float]],  # [seeds, problems] paired differences
     level: float = 0.95,
@@ -402,7 +402,7 @@ def gain(
     rise = lambda a: answers_of(found, a, last, what) - answers_of(found, a, "M1", what)
     return tuple(100 * x for x in seed_bootstrap(rise(arm) - (rise(over) if over else 0.0), seed=seed))
 
-# %% ../../nbs/self_rewarding/06a_study.ipynb #fe942da7
+# %% ../../nbs/self_rewarding/06a_study.ipynb #9d9e748e
 SHARES = {"covered": "steps, facts the actor was taught %", "uncovered": "steps, facts the judge was taught %", "unseen": "steps, facts nobody was taught %", "judge_own": "judge on own errors %",
           "judge_random": "judge on random errors %", "score_own": "solution judge on own errors %"}
 
@@ -450,7 +450,7 @@ def kept_verdict(
         return "reproduced"
     return "not reproduced" if low > within or high < -within else "inconclusive"
 
-
+# %% ../../nbs/self_rewarding/06a_study.ipynb #e02a88a9
 def stage_seconds(
     found: Sequence[Mapping[str, Any]],
 ) -> Any:  # DataFrame arm, stage, seconds (mean over seeds, of one process)
@@ -476,6 +476,8 @@ def plot_rounds(
     label: str = "test answers right (%)",
 ) -> Any:                   # a matplotlib figure
     "A curve an arm, with intervals where the table has them."
+    from textwrap import fill
+
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6.4, 4))
     arms = list(dict.fromkeys(table.arm))
@@ -486,7 +488,7 @@ def plot_rounds(
         ax.errorbar(x, rows[value], yerr=bars, marker="o", ms=4, lw=1.6, capsize=2.5, label=arm, color=COLORS.get(arm))
     ax.set_xticks(range(len(rows)), list(rows.model))
     ax.set_ylabel(label)
-    ax.set_title(note, fontsize=9, loc="left")
+    ax.set_title(fill(note, 84), fontsize=9, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
     return fig

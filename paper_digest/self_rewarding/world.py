@@ -137,7 +137,7 @@ def split_of(
     digest = hashlib.sha256(repr(chain).encode()).digest()
     return "test" if int.from_bytes(digest[:4], "big") < world.test * 2**32 else "train"
 
-
+# %% ../../nbs/self_rewarding/01_world.ipynb #29b685ae
 def draw_problems(
     world: World,
     split: str,                   # one of SPLITS
@@ -172,7 +172,7 @@ def draw_problems(
         found.append(Problem(f"{prefix or split}-{len(found)}", text))
     return found
 
-# %% ../../nbs/self_rewarding/01_world.ipynb #16b84a54
+# %% ../../nbs/self_rewarding/01_world.ipynb #788ec5d8
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)(?: \\boxed\{(\d+)\})?")
 
 
@@ -212,7 +212,7 @@ class Oracle:
         op, b = chain.moves[len(prefix)]
         return step == write_step(value, op, b, self.world.result(value, op, b), len(prefix) == len(chain.moves) - 1)
 
-# %% ../../nbs/self_rewarding/01_world.ipynb #8b51ae76
+# %% ../../nbs/self_rewarding/01_world.ipynb #2a1c228f
 ROLES = {"actor": "Solve: ", "judge": "Judge: ", "score": "Score: "}
 VERDICTS = ("+", "-")
 
@@ -271,7 +271,7 @@ def score_prompt(problem: Problem, solution: str) -> str:
     "Template of `judge.SolutionJudge`: one verdict after the last step."
     return f"{prompt_of(problem, 'score')}{solution}\n"
 
-# %% ../../nbs/self_rewarding/01_world.ipynb #8c38c585
+# %% ../../nbs/self_rewarding/01_world.ipynb #e2be7fbd
 def line_ends(
     tokenizer: Any,
     texts: Sequence[str],
@@ -311,7 +311,7 @@ def garble(
     words[place] = rng.choice([x for x in pool if x != words[place]])
     return "".join(words)
 
-
+# %% ../../nbs/self_rewarding/01_world.ipynb #d448d21b
 def corrupt_solution(
     world: World,
     chain: Chain,
@@ -356,7 +356,7 @@ def verdict_rows(
         rows.append({"input_ids": [*ids, sign[True]], "labels": labels, "weights": [weight * (t >= 0) for t in labels]})
     return rows
 
-
+# %% ../../nbs/self_rewarding/01_world.ipynb #37d11736
 def written_solutions(
     world: World,
     n: int,
@@ -390,7 +390,7 @@ def judged_rows(
     return verdict_rows(tokenizer, "judge", [(p, steps, [ok != (rng.random() < flip) for ok in right])
                                              for p, steps, right in written_solutions(world, n, rng, rate)], weight)
 
-
+# %% ../../nbs/self_rewarding/01_world.ipynb #fe12eb22
 def scored_rows(
     world: World,
     tokenizer: Any,
