@@ -27,7 +27,7 @@ from .sets import OracleScorer, layer_pairs, propose
 from .steps import Problem
 from .world import Oracle
 
-# %% ../../nbs/self_rewarding/09a_judging.ipynb #555da085
+# %% ../../nbs/self_rewarding/09a_judging.ipynb #098a1e30
 def eft_pairs(
     member: Member,   # the policy, M1
     n: int,           # pairs
@@ -42,7 +42,7 @@ def eft_pairs(
     pairs, _ = layer_pairs(trees, scorer)
     return [JudgePair(q.problem, q.prefix, q.best, q.worst, "EFT test") for q in choose(pairs, n, seed)]
 
-
+# %% ../../nbs/self_rewarding/09a_judging.ipynb #ceae6926
 def own_pairs(
     member: Member,
     problems: int,
@@ -71,7 +71,7 @@ def published_pairs(
         pairs[JudgePair(Problem(r["problem"], r["problem"]), tuple(r["prefix"]), good, bad, "EFT test")] = None
     return list(pairs)
 
-
+# %% ../../nbs/self_rewarding/09a_judging.ipynb #4d85711d
 def judge_rows(
     group: Sequence[Member],  # M1..Mn of one arm and seed, M0 where there is one
     n: int,                   # pairs
