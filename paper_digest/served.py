@@ -160,7 +160,7 @@ def judge_status(
     cure = CURES.get(status, "correct the request").format(env=key_env)
     raise UserError(f"{where} refused the request, {said}; {cure}")
 
-# %% ../nbs/03a_served.ipynb #86b9e104
+# %% ../nbs/03a_served.ipynb #d3ddea00
 class Endpoint:
     "One address and how it is spoken to."
 
@@ -179,6 +179,8 @@ class Endpoint:
             raise UserError("the address must look like http://localhost:8000/v1, without a name, key or ? in it")
         if system is not None and not chat:
             raise UserError("a system message needs chat=True")
+        if not re.fullmatch(r"[A-Za-z_]\w*", key_env):  # not shown: it may be the key itself
+            raise UserError(f"key_env takes the name of an environment variable, such as {KEY_ENV}, not a key")
         self.base, self.model, self.chat, self.system = url.rstrip("/"), model, chat, system
         self.extra, self.key_env, self.timeout = dict(extra or {}), key_env, timeout
         self.local = parts.hostname in ("localhost", "127.0.0.1", "::1")
