@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMS', 'open_backend', 'load_local', 'in_form', 'read_live', 'ask_once', 'ask_command']
 
-# %% ../../nbs/hot/21_shell.ipynb #deeb141c
+# %% ../../nbs/hot/21_shell.ipynb #1a6945b2
 import html
 import json
 import sys
@@ -25,7 +25,7 @@ from .terminal import for_stream, to_ansi
 from ..live import stream
 from ..served import KEY_ENV, Endpoint, ServedBackend
 
-# %% ../../nbs/hot/21_shell.ipynb #c1ae05ab
+# %% ../../nbs/hot/21_shell.ipynb #ac783f87
 def open_backend(
     url: str | None = None,      # of an OpenAI-compatible server
     model: str | None = None,    # its name there
@@ -65,7 +65,7 @@ def load_local(
         raise UserError(f"{name}: no checkpoint that can be loaded ({str(err).splitlines()[0][:160]})") from None
     return TransformersBackend(model, tokenizer, Path(name).name, 16, pick_device(), chat and tokenizer.chat_template is not None)
 
-# %% ../../nbs/hot/21_shell.ipynb #01764de5
+# %% ../../nbs/hot/21_shell.ipynb #10013726
 FORMS = ("auto", "ansi", "text", "html", "json")
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -91,7 +91,7 @@ def in_form(
         return json.dumps({**parsed.to_dict(), **(more or {})}, indent=1)
     return {"ansi": to_ansi, "text": to_text}.get(form, lambda p: for_stream(p, out or sys.stdout))(parsed)
 
-# %% ../../nbs/hot/21_shell.ipynb #14c476cb
+# %% ../../nbs/hot/21_shell.ipynb #a06163f1
 def read_live(
     backend: ServedBackend,
     prompt: Prompt,
@@ -134,9 +134,9 @@ def ask_once(
     else:
         c: Completion = backend.generate([prompt], sampling)[0]
         parsed, more = parse(c.text, question), {"model": c.model, "finish": c.finish, "tokens": c.tokens}
-    return in_form(parsed, form, f"{backend.name}: {question[:80]}", more)
+    return in_form(parsed, form, f"answered by {backend.name}", more)
 
-# %% ../../nbs/hot/21_shell.ipynb #551b1206
+# %% ../../nbs/hot/21_shell.ipynb #67e5bc93
 def ask_command(
     question: str | None,    # one question, or
     batch: str | None,       # a file of them
