@@ -23,7 +23,7 @@ def content_key(
     "The same for equal content, whatever the order of its keys."
     return hashlib.sha256(json.dumps(request, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:32]
 
-
+# %% ../nbs/03a_journal.ipynb #136cf4e0
 class Journal:
     "Answers by content key, kept in a file of JSON lines; use it in a `with` statement."
 
@@ -64,7 +64,7 @@ class Journal:
                 self._file.flush()
                 os.fsync(self._file.fileno())
 
-
+# %% ../nbs/03a_journal.ipynb #f5ed0991
 def read_journal(
     file: Any,   # open for reading and writing bytes; a line cut short at its end is removed
     name: str,   # for messages

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEY_ENV', 'AGAIN', 'CURES', 'Usage', 'auth_headers', 'scrub', 'TryAgain', 'cut_at_stop', 'read_reply', 'pause',
-           'judge_status', 'Endpoint', 'ServedBackend']
+           'judge_status', 'Endpoint', 'post', 'ask_until', 'ask_all', 'ServedBackend']
 
 # %% ../nbs/03a_served.ipynb #849adfce
 import hashlib
@@ -210,23 +210,89 @@ class Endpoint:
         return httpx.Client(timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 20)), trust_env=not self.local,
                             limits=httpx.Limits(max_connections=None))
 
-    def post(self, client: Any, body: dict[str, Any], stop: Sequence[str] = ()) -> dict[str, Any]:
-        "One try: the answer as `read_reply` gives it, or `TryAgain` or `UserError`."
-        import httpx
-        headers = {**auth_headers(self.key_env), "Idempotency-Key": content_key(body)}
-        begun, content = time.monotonic(), bytearray()
+# %% ../nbs/03a_served.ipynb #82ac335a
+def post(
+    endpoint: Endpoint,
+    client: Any,             # from `Endpoint.client`
+    body: dict[str, Any],    # from `Endpoint.body`
+    stop: Sequence[str] = (),
+) -> dict[str, Any]:         # as `read_reply` gives it
+    "Ask once: the answer, or `TryAgain`, or `UserError`."
+    import httpx
+    headers = {**auth_headers(endpoint.key_env), "Idempotency-Key": content_key(body)}
+    begun, content = time.monotonic(), bytearray()
+    try:
+        with client.stream("POST", endpoint.url, json=body, headers=headers) as r:
+            for piece in r.iter_bytes():
+                content += piece
+                if time.monotonic() - begun > endpoint.timeout or len(content) > 2**26:
+                    raise TryAgain(f"no complete answer within {endpoint.timeout:g} s or 64 MB")
+            judge_status(r.status_code, bytes(content), r.headers.get("retry-after"), endpoint.url, endpoint.key_env)
+    except httpx.TimeoutException:
+        raise TryAgain(f"no answer within {endpoint.timeout:g} s") from None
+    except httpx.RequestError as err:
+        raise TryAgain(f"the connection failed ({type(err).__name__})") from None
+    return read_reply(bytes(content), stop)
+
+# %% ../nbs/03a_served.ipynb #18d2f41b
+def ask_until(
+    endpoint: Endpoint,
+    client: Any,              # from `Endpoint.client`
+    body: dict[str, Any],
+    stop: Sequence[str],
+    tries: int,
+    cap: float,               # longest wait between two tries, in seconds
+    usage: Usage,             # counts the requests
+    ended: threading.Event,   # set when the others have been given up
+) -> dict[str, Any]:          # as `read_reply` gives it
+    "One answer, with as many tries as it takes."
+    rng = random.Random(content_key(body))
+    for failures in range(1, tries + 1):
+        usage.add(requests=1)
         try:
-            with client.stream("POST", self.url, json=body, headers=headers) as r:
-                for piece in r.iter_bytes():
-                    content += piece
-                    if time.monotonic() - begun > self.timeout or len(content) > 2**26:
-                        raise TryAgain(f"no complete answer within {self.timeout:g} s or 64 MB")
-                judge_status(r.status_code, bytes(content), r.headers.get("retry-after"), self.url, self.key_env)
-        except httpx.TimeoutException:
-            raise TryAgain(f"no answer within {self.timeout:g} s") from None
-        except httpx.RequestError as err:
-            raise TryAgain(f"the connection failed ({type(err).__name__})") from None
-        return read_reply(bytes(content), stop)
+            return post(endpoint, client, body, stop)
+        except TryAgain as err:
+            if failures == tries:
+                raise
+            if ended.wait(pause(failures, err.after, cap, rng)):
+                raise TryAgain("given up, since other requests failed") from None
+    raise AssertionError("unreachable")
+
+# %% ../nbs/03a_served.ipynb #1699d777
+def ask_all(
+    backend: "ServedBackend",
+    wanted: dict[str, dict[str, Any]],  # content key -> request
+    stop: Sequence[str],
+    journal: Journal,                   # open
+) -> dict[str, str]:                    # content key -> why there is no answer
+    "Ask in parallel, and keep each answer as it comes."
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+    ended, lost, in_row = threading.Event(), {}, 0
+
+    def one(client: Any, key: str) -> None:
+        if ended.is_set():
+            raise TryAgain("not sent, since other requests failed")
+        answer = ask_until(backend.endpoint, client, wanted[key], stop, backend.tries, backend.cap, backend.usage, ended)
+        journal.add(key, answer)
+        counts = {k: answer[k] or 0 for k in ("prompt_tokens", "completion_tokens")}
+        backend.usage.add(answers=1, uncounted=answer["completion_tokens"] is None, **counts)
+
+    with backend.endpoint.client() as client, ThreadPoolExecutor(backend.concurrency) as pool:
+        futures = {pool.submit(one, client, key): key for key in wanted}
+        try:
+            for f in as_completed(futures):
+                try:
+                    f.result()
+                    in_row = 0
+                except TryAgain as err:
+                    lost[futures[f]] = str(err)
+                    in_row += 1
+                if in_row >= max(3, backend.concurrency):
+                    ended.set()
+        finally:  # a refusal or Ctrl-C: nothing more is sent
+            ended.set()
+            pool.shutdown(cancel_futures=True)
+    return lost
 
 # %% ../nbs/03a_served.ipynb #f41ec648
 class ServedBackend:
@@ -246,20 +312,6 @@ class ServedBackend:
         self.endpoint, self.resume, self.name = endpoint, resume, endpoint.model
         self.concurrency, self.tries, self.cap, self.usage = concurrency, tries, cap, Usage(prices)
 
-    def _ask(self, client: Any, body: dict[str, Any], stop: Sequence[str], ended: threading.Event) -> dict[str, Any]:
-        "One answer, with as many tries as it takes."
-        rng = random.Random(content_key(body))
-        for failures in range(1, self.tries + 1):
-            self.usage.add(requests=1)
-            try:
-                return self.endpoint.post(client, body, stop)
-            except TryAgain as err:
-                if failures == self.tries:
-                    raise
-                if ended.wait(pause(failures, err.after, self.cap, rng)):
-                    raise TryAgain("given up, since other requests failed") from None
-        raise AssertionError("unreachable")
-
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Completion]:
         "`sampling.n` completions for each prompt, one after the other, in the order of the prompts."
         rows = [(p, k, self.endpoint.body(p, sampling, k)) for p in prompts for k in range(sampling.n)]
@@ -267,7 +319,7 @@ class ServedBackend:
         with Journal(self.resume) as journal:
             wanted = {key: body for key, (_, _, body) in zip(keys, rows) if key not in journal.found}
             self.usage.add(reused=len(set(keys)) - len(wanted))
-            lost = self._ask_all(wanted, sampling.stop, journal) if wanted else {}
+            lost = ask_all(self, wanted, sampling.stop, journal) if wanted else {}
             if lost:
                 first = next(p.id for key, (p, _, _) in zip(keys, rows) if key in lost)
                 kept = f"the others are kept in {self.resume}, the same command goes on from there" if self.resume else (
@@ -277,33 +329,3 @@ class ServedBackend:
             found = [(p, k, journal.found[key]) for key, (p, k, _) in zip(keys, rows)]
         return [Completion(p.id, f["text"], self.name, f["finish"], k, f["completion_tokens"] or 0, f["stop"])
                 for p, k, f in found]
-
-    def _ask_all(self, wanted: dict[str, dict[str, Any]], stop: Sequence[str], journal: Journal) -> dict[str, str]:
-        "Ask, and keep each answer as it comes; the failures by key."
-        from concurrent.futures import ThreadPoolExecutor, as_completed
-        ended, lost, in_row = threading.Event(), {}, 0
-
-        def one(client: Any, key: str) -> None:
-            if ended.is_set():
-                raise TryAgain("not sent, since other requests failed")
-            answer = self._ask(client, wanted[key], stop, ended)
-            journal.add(key, answer)
-            counts = {k: answer[k] or 0 for k in ("prompt_tokens", "completion_tokens")}
-            self.usage.add(answers=1, uncounted=answer["completion_tokens"] is None, **counts)
-
-        with self.endpoint.client() as client, ThreadPoolExecutor(self.concurrency) as pool:
-            futures = {pool.submit(one, client, key): key for key in wanted}
-            try:
-                for f in as_completed(futures):
-                    try:
-                        f.result()
-                        in_row = 0
-                    except TryAgain as err:
-                        lost[futures[f]] = str(err)
-                        in_row += 1
-                    if in_row >= max(3, self.concurrency):
-                        ended.set()
-            finally:  # a refusal or Ctrl-C: nothing more is sent
-                ended.set()
-                pool.shutdown(cancel_futures=True)
-        return lost

@@ -65,7 +65,7 @@ _TORN = re.compile(r"[-+*/^×·÷−]|x|plus|minus|times|divided by|\d?[A-Za-z]"
 _SIGN = {ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.Div: lambda a, b: a / b,
          ast.Pow: lambda a, b: a ** b if abs(a) < 1e6 and abs(b) < 20 else float("nan")}
 
-
+# %% ../../nbs/hot/22_checks.ipynb #a62d82de
 def calculate(
     expression: str,  # numbers, + - * / ** and brackets
 ) -> float | None:    # None when it is no such expression
@@ -82,7 +82,7 @@ def calculate(
     except (SyntaxError, ValueError, KeyError, AttributeError, ZeroDivisionError, OverflowError, RecursionError, TypeError):
         return None
 
-
+# %% ../../nbs/hot/22_checks.ipynb #a472d037
 class Side(NamedTuple):
     "One side of an equals sign."
     value: float
@@ -161,7 +161,7 @@ def equations(
                                                    for by in ((1, 100) if "cent" in answer[left.start:at] else (1,)))))
     return found
 
-
+# %% ../../nbs/hot/22_checks.ipynb #b61cd27f
 def unsupported_numbers(
     answer: str,                       # tag-free
     question: str,

@@ -22,7 +22,7 @@ class Event(NamedTuple):
     kind: str   # fact: one closed; withdrawn: one reported before is none after all
     fact: Fact
 
-
+# %% ../../nbs/hot/18_streaming.ipynb #ac653b7f
 class StreamParser:
     "Reads a response in pieces."
 
@@ -67,7 +67,7 @@ class StreamParser:
                 last.append(Event("fact", f))
         return [Event("withdrawn", f) for f in extra] + last, found
 
-
+# %% ../../nbs/hot/18_streaming.ipynb #bb650f2f
 def standing(
     events: Iterable[Event],  # all of a response
 ) -> list[Fact]:              # in the order of `parse`
