@@ -6,7 +6,6 @@
 __all__ = ['ANSWER', 'ask', 'KeptBackend', 'with_resume', 'read_questions', 'ask_file']
 
 # %% ../../nbs/hot/20_asking.ipynb #053dfd5f
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -18,7 +18,7 @@ from ..core import UserError
 from .demos import demos
 from .looks import stylesheet
 from .pages import script_json
-from .reader import fact_table, plain, text_block, to_markup
+from .reader import fact_table, text_block, to_markup
 from .tags import HighlightedResponse, parse
 
 # %% ../../nbs/hot/24_study.ipynb #e86b5094
