@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'data_app', 'hot_app', 'rewarding_app', 'Paper', 'TierOption', 'ForceOption', 'Launcher', 'Progress', 'ended',
            'list_', 'run', 'join_params', 'reproduce', 'Format', 'ClaimsFormat', 'table', 'claims', 'report',
-           'data_list', 'data_pull', 'data_verify', 'hot_parse', 'Judge', 'PairOrder', 'rewarding_pairs', 'main']
+           'data_list', 'data_pull', 'data_verify', 'hot_parse', 'hot_ask', 'Judge', 'PairOrder', 'rewarding_pairs',
+           'main']
 
 # %% ../nbs/08_cli.ipynb #4c7b6ca8
 import json
@@ -269,6 +270,42 @@ def hot_parse(
     "Highlight, align and report issues for a file of responses."
     from paper_digest.hot.files import parse_file
     typer.echo(str(parse_file(file, question_column=question_column, response_column=response_column, jsonl=jsonl, html=html)))
+
+# %% ../nbs/08_cli.ipynb #a51c0de1
+@hot_app.command("ask")
+def hot_ask(
+    question: Annotated[Optional[str], typer.Argument(help="One question; or none, with --batch.")] = None,
+    url: Annotated[Optional[str], typer.Option(help="OpenAI-compatible server, such as http://localhost:8000/v1.")] = None,
+    model: Annotated[Optional[str], typer.Option(help="Name of the model there.")] = None,
+    local: Annotated[Optional[str], typer.Option(help="A checkpoint to load here instead: folder or Hugging Face name.")] = None,
+    task: Annotated[str, typer.Option(help="Kind of question, such as arithmetic, yes_no, reading, or GSM8K.")] = "multi_step",
+    mode: Annotated[str, typer.Option(help="hot, cot, repeat, zero_shot, ...: how it is asked.")] = "hot",
+    shots: Annotated[int, typer.Option(min=0, help="Examples in the prompt.")] = 8,
+    format: Annotated[str, typer.Option(help="auto, ansi, text, html or json.")] = "auto",
+    live: Annotated[bool, typer.Option("--live", help="Name facts on standard error as they are written.")] = False,
+    batch: Annotated[Optional[str], typer.Option(help="A table of questions (.csv, .tsv, .jsonl).")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Write the answer, or the JSON lines of a batch, here.")] = None,
+    html: Annotated[Optional[Path], typer.Option(help="Write a page to read a batch.")] = None,
+    question_column: Annotated[Optional[str], typer.Option(help="Column with the questions; guessed when left out.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Share of probability kept.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="New tokens at most.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    chat: Annotated[bool, typer.Option(help="Ask as a user's message, or send bare text.")] = True,
+    system: Annotated[Optional[str], typer.Option(help="System message.")] = None,
+    key_env: Annotated[str, typer.Option(help="Environment variable with the server's key.")] = "PAPER_DIGEST_API_KEY",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    tries: Annotated[int, typer.Option(min=1, help="Tries of one request.")] = 5,
+    timeout: Annotated[float, typer.Option(help="Seconds for one answer.")] = 120.0,
+    price: Annotated[Optional[tuple[float, float]], typer.Option(help="Dollars for a million tokens read, and written.")] = None,
+) -> None:
+    "Ask any model for highlighted answers: one question, or a table with resume."
+    from paper_digest.generate import Sampling
+    from paper_digest.hot.shell import ask_command, open_backend
+    backend = open_backend(url, model, local, chat, system, key_env, concurrency, tries, timeout, price)
+    how = Sampling(1, temperature, top_p, max_tokens, seed=seed)
+    for text in ask_command(question, batch, backend, out, html, question_column, task, mode, how, format, shots, live):
+        typer.echo(text, color=True)
 
 # %% ../nbs/08_cli.ipynb #2cb37ccf
 class Judge(str, Enum):

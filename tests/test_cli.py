@@ -27,7 +27,7 @@ def test_answers_within_a_second(words, tmp_path):
 
 
 @pytest.mark.parametrize("words", [[], ["run"], ["reproduce"], ["table"], ["claims"], ["report"], ["data"], ["data", "pull"],
-                                   ["data", "list"], ["data", "verify"], ["hot"], ["hot", "parse"], ["self-rewarding"],
+                                   ["data", "list"], ["data", "verify"], ["hot"], ["hot", "parse"], ["hot", "ask"], ["self-rewarding"],
                                    ["self-rewarding", "pairs"], ["list"]])
 def test_help_everywhere(words, tmp_path):
     r = digest(*words, "--help", cwd=tmp_path)
