@@ -225,7 +225,7 @@ def pair_quality(
     for r in rows:
         text = r["prompt"].split(": ", 1)[1].split("\n")[0]
         problem = texts.setdefault(text, Problem(text, text))
-        whole = not r["prefix"] and "\n" in r["chosen"].rstrip("\n")
+        whole = "\n" in r["chosen"].rstrip("\n")  # a solution, even where the pair came from a later step
         right = (lambda t: t.endswith(rf"\boxed{{{oracle.answer(problem)}}}")) if whole else (
             lambda t: oracle.right(problem, r["prefix"], t.rstrip("\n")))
         kinds.append((right(r["chosen"]), right(r["rejected"])))
