@@ -82,7 +82,7 @@ def slips() -> list[str]:
     total = table["millions"].sum() / 1000
     return [*found, f"the 25 rows add up to {total:.2f} billion speakers, the text says about 7 billion"]
 
-# %% ../../nbs/babel/00_languages.ipynb #d5db82bd
+# %% ../../nbs/babel/00_languages.ipynb #23392abf
 def plot_spread(
     table: Any,  # as `table_1` gives
 ) -> Any:        # matplotlib figure
@@ -93,8 +93,11 @@ def plot_spread(
     for group, colour in (("high", "#1f5a99"), ("low", "#c4572b")):
         rows = table[table["group"] == group]
         ax.scatter(rows["cc_ratio"], rows["millions"], s=22, color=colour, label=f"{group}-resource (Sec. 7.1)")
-        for r in rows.itertuples():
-            ax.annotate(r.code, (r.cc_ratio, r.millions), xytext=(4, 3), textcoords="offset points", fontsize=8, color=colour)
+    placed: list[tuple[float, float]] = []
+    for r in table.itertuples():
+        near = any(abs(r.cc_ratio / x - 1) < 0.1 and abs(r.millions / y - 1) < 0.1 for x, y in placed)
+        placed.append((r.cc_ratio, r.millions))
+        ax.annotate(r.code, placed[-1], xytext=(4, -8 if near else 3), textcoords="offset points", fontsize=8)
     ax.set(xscale="log", yscale="log", xlabel="share of Common Crawl, % (Table 1)", ylabel="speakers, millions (Table 1)")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, loc="upper left")
