@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'READINGS', 'OUTPUTS', 'FLOATS', 'CHUNK', 'Init', 'make_init', 'treatment', 'decode', 'encode', 'generator',
-           'noisy', 'Span', 'spans', 'rms', 'write_noisy']
+           'noisy', 'spans', 'rms', 'add_noise']
 
-# %% ../../nbs/babel/03_init.ipynb #db16b343
+# %% ../../nbs/babel/03_init.ipynb #8263a8a6
 import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -144,51 +142,48 @@ def noisy(
     kind = np.uint32 if FLOATS[dtype] == 4 else np.uint16
     return new, int(np.count_nonzero(np.frombuffer(new, kind) != np.frombuffer(raw, kind)))
 
-# %% ../../nbs/babel/03_init.ipynb #0375d893
-class Span(NamedTuple):
-    "Where the bytes of a tensor are: an open file and a range in it."
-    file: int   # descriptor
-    start: int
-    size: int
-
-
-def spans(size: int, width: int) -> Iterator[tuple[int, int, int]]:
-    "(chunk, offset, bytes) over a tensor of `size` bytes with weights of `width` bytes."
+# %% ../../nbs/babel/03_init.ipynb #e747a9fa
+def spans(
+    size: int,   # bytes of a tensor
+    width: int,  # bytes of a weight
+) -> Iterator[tuple[int, int, int]]:  # (chunk, offset, bytes)
+    "The chunks of a tensor."
     step = CHUNK * width
     for i, offset in enumerate(range(0, size, step)):
         yield i, offset, min(step, size - offset)
 
 
 def rms(
-    source: Span,
+    read: Callable[[int, int], bytes],  # (offset, bytes) -> bytes of the tensor
+    size: int,
     dtype: str,
 ) -> float:
     "Root mean square of a stored tensor."
     total = 0.0
-    for _, offset, size in spans(source.size, FLOATS[dtype]):
-        values = decode(os.pread(source.file, size, source.start + offset), dtype)
-        total += float(np.dot(values.astype(np.float64), values))
-    return float(np.sqrt(total / max(1, source.size // FLOATS[dtype])))
+    for _, offset, part in spans(size, FLOATS[dtype]):
+        values = decode(read(offset, part), dtype).astype(np.float64)
+        total += float(np.dot(values, values))
+    return float(np.sqrt(total / max(1, size // FLOATS[dtype])))
 
 
-def write_noisy(
-    source: Span,
-    target: Span,    # of the same size
+def add_noise(
+    read: Callable[[int, int], bytes],        # (offset, bytes) -> bytes of the source
+    write: Callable[[int, bytes], None],      # (offset, new bytes)
+    size: int,
     dtype: str,
     name: str,       # of the tensor in the grown model
     init: Init,
     threads: int = 1,
 ) -> int:            # weights that changed
-    "Copy a tensor with noise from one file to another."
+    "Copy a tensor of `size` bytes with noise."
     if dtype not in FLOATS:
         raise UserError(f"{name} is stored as {dtype}; noise can be added to {', '.join(FLOATS)}. Use copy or zero_out, or another checkpoint")
-    scale = rms(source, dtype) if init.relative else 1.0
+    scale = rms(read, size, dtype) if init.relative else 1.0
 
     def one(job: tuple[int, int, int]) -> int:
-        chunk, offset, size = job
-        new, changed = noisy(os.pread(source.file, size, source.start + offset), dtype, init, name, chunk, scale)
-        if os.pwrite(target.file, new, target.start + offset) != size:
-            raise OSError(28, os.strerror(28))  # a full disk may take a part only
+        chunk, offset, part = job
+        new, changed = noisy(read(offset, part), dtype, init, name, chunk, scale)
+        write(offset, new)
         return changed
     with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(one, spans(source.size, FLOATS[dtype])))
+        return sum(pool.map(one, spans(size, FLOATS[dtype])))
