@@ -71,7 +71,7 @@ def copy_range(
             done = os.pwrite(target, part, offset)
         start, offset, size = start + done, offset + done, size - done
 
-# %% ../../nbs/babel/05_write.ipynb #ab533023
+# %% ../../nbs/babel/05_write.ipynb #71f3e5bf
 def runs(
     pieces: Sequence[Piece],
 ) -> Iterator[list[Piece]]:
@@ -95,6 +95,7 @@ def write_shard(
     init: Init,
     threads: int = 1,
     header: str | None = None,  # this text instead of a fresh one
+    tally: Path | None = None,  # a line with the counts is added here before the file gets its name
 ) -> dict[str, int]:            # tensor with noise -> weights that changed
     "Write one safetensors file; it appears under its name when it is complete."
     head, part, changed = (header or header_text(pieces, metadata)).encode(), path.with_name(path.name + ".part"), {}
@@ -110,6 +111,9 @@ def write_shard(
                 with open(group[0].source.file, "rb") as source:
                     changed |= _write_run(source.fileno(), f.fileno(), at, size, group, init, threads)
             at += size
+    if tally is not None and changed:
+        with open(tally, "a", encoding="utf-8") as f:
+            f.write(json.dumps(changed) + "\n")
     os.replace(part, path)
     return changed
 
