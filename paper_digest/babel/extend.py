@@ -6,17 +6,17 @@
 __all__ = ['MANIFEST', 'WEIGHTS', 'renamed', 'new_pieces', 'output_shards', 'manifest', 'weight_bytes', 'grown_index',
            'companions', 'Extension', 'extend_checkpoint']
 
-# %% ../../nbs/babel/07_extend.ipynb #2080426a
+# %% ../../nbs/babel/07_extend.ipynb #1556b618
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .init import FLOATS, Init, make_init, treatment
-from .plan import LayerSlot, plan_extension, show_plan
+from .plan import LayerSlot, draw_plan, plan_extension, save_figure, show_plan
 from .shape import cost, grown_config, show_cost
 from .store import INDEX, SINGLE, Checkpoint, Tensor, layer_of, open_checkpoint
 from .write import Piece, building, check_room, check_target, write_shard
@@ -129,7 +129,7 @@ def companions(
     return sorted(p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".")
                   and not p.name.endswith(WEIGHTS) and p.name not in ("config.json", MANIFEST))
 
-# %% ../../nbs/babel/07_extend.ipynb #e39f3748
+# %% ../../nbs/babel/07_extend.ipynb #0e72d5bb
 @dataclass(frozen=True)
 class Extension:
     "An extension that is planned, or done."
@@ -145,14 +145,18 @@ class Extension:
         how = i.kind if i.kind != "noise" else (
             f"copy + noise, mean {i.mean:g}, std {i.std:g}{' x the RMS of each tensor' if i.relative else ''}, seed {i.seed}"
             f"{f' ({i.reading})' if i.reading else ''}, on {'all tensors' if i.everything else 'matrices'}")
-        lines = [show_plan(self.plan), f"new layers: {how}", show_cost(self.figures), f"to write: {self.needed / 1e9:,.2f} GB"]
-        if self.share is not None:
-            lines.append(f"weights that the noise changed after rounding: {self.share:.1%}")
-        if self.resumed:
-            lines.append(f"{self.resumed} shards were taken over from an interrupted run")
-        return "\n".join(lines)
+        return "\n".join([show_plan(self.plan), f"new layers: {how}", show_cost(self.figures), f"to write: {self.needed / 1e9:,.2f} GB"])
 
-# %% ../../nbs/babel/07_extend.ipynb #67c7a4d9
+    def outcome(self) -> str:
+        "What can be told only after writing."
+        told = [f"new layers: {', '.join(str(s.new_index) for s in self.plan if s.is_new)}"]
+        if self.share is not None:
+            told.append(f"the noise changed {self.share:.1%} of their matrices' weights (the rest rounds to what it was)")
+        if self.resumed:
+            told.append(f"{self.resumed} shards taken over from an interrupted run")
+        return "; ".join(told)
+
+# %% ../../nbs/babel/07_extend.ipynb #fec627dd
 def extend_checkpoint(
     src: Path,                               # a Hugging Face checkpoint folder; only read
     dst: Path,                               # must not exist
@@ -161,6 +165,8 @@ def extend_checkpoint(
     index_base: int = 0,
     dry_run: bool = False,                   # plan and check, write nothing
     threads: int | None = None,              # for noise; all cores when None
+    say: Callable[[str], None] | None = None,  # is told the plan before anything is written
+    figure: Path | None = None,                # the plan is drawn here before anything is written
 ) -> Extension:
     "Extend a checkpoint on disk; the source stays untouched, and `dst` appears when it is whole."
     src, dst, init = Path(src), Path(dst), init or make_init()
@@ -173,6 +179,10 @@ def extend_checkpoint(
         raise UserError(f"{bad.source.name} is stored as {bad.source.dtype}; noise needs {', '.join(FLOATS)}. Use copy or zero_out")
     told = Extension(plan, init, cost(checkpoint.config, plan, weight_bytes(checkpoint)), needed)
     check_target(src, dst)
+    if say:
+        say(str(told))
+    if figure:
+        save_figure(draw_plan(plan, f"{src.name}: {checkpoint.n_layers} layers, {len(plan)} after the extension"), figure)
     if dry_run:
         return told
     how = how if isinstance(how, str) else ",".join(map(str, how))

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TABLE_3', 'COUNTED', 'PRESETS', 'LayerSlot', 'slots', 'among', 'check_positions', 'babel_like', 'after', 'append',
-           'llama_pro', 'solar', 'plan_extension', 'show_plan', 'draw_plan']
+           'llama_pro', 'solar', 'plan_extension', 'chosen', 'show_plan', 'draw_plan', 'save_figure']
 
-# %% ../../nbs/babel/01_plan.ipynb #1166e314
+# %% ../../nbs/babel/01_plan.ipynb #1c23f648
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core import UserError
@@ -127,7 +128,17 @@ def plan_extension(
         return COUNTED[name](n_layers, _numbers(rest, how)[0])
     raise UserError(f"unknown preset {how!r}; choose one of {', '.join(PRESETS)}")
 
-# %% ../../nbs/babel/01_plan.ipynb #dc2a087c
+# %% ../../nbs/babel/01_plan.ipynb #fc886083
+def chosen(
+    preset: str | None,
+    positions: str | None,  # such as 14,16
+) -> str | list[int]:       # as `plan_extension` takes it
+    "The one of `preset` and `positions` that was given."
+    if (preset is None) == (positions is None):
+        raise UserError(f"give either a preset ({', '.join(PRESETS)}) or positions such as 14,16")
+    return preset if positions is None else _numbers(positions, positions)
+
+# %% ../../nbs/babel/01_plan.ipynb #65018f2a
 def show_plan(
     plan: Sequence[LayerSlot],
 ) -> str:
@@ -147,7 +158,7 @@ def show_plan(
         i = j + 1
     return "\n".join(lines)
 
-# %% ../../nbs/babel/01_plan.ipynb #b6ce9e36
+# %% ../../nbs/babel/01_plan.ipynb #e1ebd96a
 def draw_plan(
     plan: Sequence[LayerSlot],
     title: str = "",
@@ -176,3 +187,17 @@ def _box(ax: Any, x: float, y: float, colour: str, label: int) -> None:
     from matplotlib.patches import FancyBboxPatch
     ax.add_patch(FancyBboxPatch((x - 0.34, y - 0.14), 0.68, 0.48, boxstyle="round,pad=0.03", fc=colour, ec="none", zorder=3))
     ax.text(x, y + 0.1, str(label), ha="center", va="center", fontsize=6, color="#222", zorder=4)
+
+# %% ../../nbs/babel/01_plan.ipynb #f04a817e
+def save_figure(
+    fig: Any,
+    path: Path,  # its ending chooses the format
+) -> Path:
+    "Save a figure; `UserError` for an ending or folder that does not serve."
+    kinds = sorted(fig.canvas.get_supported_filetypes())
+    if Path(path).suffix.lstrip(".").lower() not in kinds:
+        raise UserError(f"{path}: no format for this ending; use one of {', '.join(kinds)}")
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{Path(path).absolute().parent} is not a folder; make it first")
+    fig.savefig(path, dpi=150)
+    return Path(path)
