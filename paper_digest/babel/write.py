@@ -158,7 +158,7 @@ def check_room(
     if needed > free:
         raise UserError(f"{parent}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; make room, or name another disk")
 
-# %% ../../nbs/babel/05_write.ipynb #288f21a2
+# %% ../../nbs/babel/05_write.ipynb #efab0cd1
 @contextmanager
 def building(
     dst: Path,
@@ -169,22 +169,32 @@ def building(
     part.mkdir(exist_ok=True)
     lock = os.open(part, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is writing {dst}; wait for it, or name another folder") from None
+        _claim(lock, dst)
         _take_over(part, job)
-        yield part
+        try:
+            yield part
+        except OSError as err:
+            if err.errno not in FULL:
+                raise
+            shutil.rmtree(part)
+            raise UserError(f"{dst}: cannot be written ({os.strerror(err.errno)}); nothing of it is left. "
+                            "Make room or raise the limit, and run the command again") from None
+        except UserError:
+            if os.listdir(part) == ["job.json"]:  # refused before anything was written
+                shutil.rmtree(part)
+            raise
         (part / "job.json").unlink()
         os.rename(part, dst)
-    except OSError as err:
-        if err.errno not in FULL:
-            raise
-        shutil.rmtree(part)
-        raise UserError(f"{dst}: cannot be written ({os.strerror(err.errno)}); nothing of it is left. "
-                        "Make room or raise the limit, and run the command again") from None
     finally:
         os.close(lock)
+
+
+def _claim(lock: int, dst: Path) -> None:
+    "Hold the folder for this process; the system lets go of it when the process ends, however it ends."
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another run is writing {dst}; wait for it, or name another folder") from None
 
 
 def _take_over(part: Path, job: dict[str, Any]) -> None:
