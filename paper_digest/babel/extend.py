@@ -6,11 +6,12 @@
 __all__ = ['MANIFEST', 'WEIGHTS', 'renamed', 'new_pieces', 'output_shards', 'manifest', 'weight_bytes', 'grown_index',
            'companions', 'Extension', 'extend_checkpoint']
 
-# %% ../../nbs/babel/07_extend.ipynb #1556b618
+# %% ../../nbs/babel/07_extend.ipynb #a7b59052
 import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -197,27 +198,27 @@ def extend_checkpoint(
     share = json.loads((dst / MANIFEST).read_text(encoding="utf-8"))["weights_changed_by_noise"]["share"]
     return Extension(plan, init, told.figures, needed, share, len(done))
 
-# %% ../../nbs/babel/07_extend.ipynb #91ac43b1
+# %% ../../nbs/babel/07_extend.ipynb #5182cedc
 def _write_weights(part: Path, checkpoint: Checkpoint, shards: dict[str, list[Piece]], init: Init, threads: int) -> dict[str, int]:
-    "Write every shard that is not there yet; returns the counts of changed weights of all."
-    tally, metadata = part / "tally.jsonl", next(iter(checkpoint.shards.values())).metadata or {"format": "pt"}
-    originals = dict(zip(shards, checkpoint.shards.values(), strict=False))
-    for file, pieces in shards.items():
-        if not (part / file).is_file():
-            own = originals[file].metadata if file in originals else metadata
-            write_shard(part / file, pieces, own, init, threads, tally=tally)
-    changed = _read_tally(tally)
-    tally.unlink(missing_ok=True)
+    "Write every shard that is not there yet, two at a time; returns the counts of changed weights of all."
+    metadata = next(iter(checkpoint.shards.values())).metadata or {"format": "pt"}
+    own = {file: shard.metadata for file, shard in zip(shards, checkpoint.shards.values(), strict=False)}
+
+    def write(file: str) -> None:
+        write_shard(part / file, shards[file], own.get(file, metadata), init, threads, tally=part / f"{file}.tally")
+    # new layers from the back, old ones from the front: noise needs the processor, copies the disk
+    files = [f for f in shards if not (part / f).is_file()]
+    pool, turns = ThreadPoolExecutor(2), [f for pair in zip(files, files[::-1], strict=True) for f in pair]
+    try:
+        for one in [pool.submit(write, f) for f in dict.fromkeys(turns)]:
+            one.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    changed: dict[str, int] = {}
+    for tally in part.glob("*.tally"):  # an interrupted run has left its own
+        changed |= json.loads(tally.read_text(encoding="utf-8"))
+        tally.unlink()
     return changed
-
-
-def _read_tally(tally: Path) -> dict[str, int]:
-    "Counts of changed weights of all shards, those of an interrupted run too."
-    found: dict[str, int] = {}
-    for line in tally.read_text(encoding="utf-8").splitlines() if tally.is_file() else []:
-        if line.endswith("}"):  # a killed run may have left half a line; its shard was written again
-            found |= json.loads(line)
-    return found
 
 
 def _write_rest(part: Path, checkpoint: Checkpoint, config: dict[str, Any], shards: dict[str, list[Piece]], told: dict[str, Any]) -> None:

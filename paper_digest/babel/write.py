@@ -71,7 +71,7 @@ def copy_range(
             done = os.pwrite(target, part, offset)
         start, offset, size = start + done, offset + done, size - done
 
-# %% ../../nbs/babel/05_write.ipynb #71f3e5bf
+# %% ../../nbs/babel/05_write.ipynb #d2fbb33f
 def runs(
     pieces: Sequence[Piece],
 ) -> Iterator[list[Piece]]:
@@ -95,7 +95,7 @@ def write_shard(
     init: Init,
     threads: int = 1,
     header: str | None = None,  # this text instead of a fresh one
-    tally: Path | None = None,  # a line with the counts is added here before the file gets its name
+    tally: Path | None = None,  # the counts are kept here before the file gets its name
 ) -> dict[str, int]:            # tensor with noise -> weights that changed
     "Write one safetensors file; it appears under its name when it is complete."
     head, part, changed = (header or header_text(pieces, metadata)).encode(), path.with_name(path.name + ".part"), {}
@@ -112,8 +112,7 @@ def write_shard(
                     changed |= _write_run(source.fileno(), f.fileno(), at, size, group, init, threads)
             at += size
     if tally is not None and changed:
-        with open(tally, "a", encoding="utf-8") as f:
-            f.write(json.dumps(changed) + "\n")
+        tally.write_text(json.dumps(changed), encoding="utf-8")
     os.replace(part, path)
     return changed
 
