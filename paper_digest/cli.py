@@ -6,7 +6,7 @@
 __all__ = ['app', 'data_app', 'hot_app', 'Paper', 'TierOption', 'ForceOption', 'babel_app', 'Folder', 'Target', 'Launcher',
            'Progress', 'ended', 'list_', 'run', 'join_params', 'reproduce', 'Format', 'ClaimsFormat', 'table', 'claims',
            'report', 'data_list', 'data_pull', 'data_verify', 'hot_parse', 'babel_extend', 'babel_verify',
-           'babel_remove', 'main']
+           'babel_remove', 'babel_clean', 'main']
 
 # %% ../nbs/08_cli.ipynb #4c7b6ca8
 import json
@@ -321,6 +321,19 @@ def babel_remove(src: Annotated[Path, typer.Argument(help="A grown checkpoint wi
     from paper_digest.babel.remove import remove_layers
     layers = remove_layers(src, dst)
     typer.echo(f"{dst}: layers {', '.join(map(str, layers))} removed")
+
+
+# %% ../nbs/08_cli.ipynb #173b8e03
+@babel_app.command("clean")
+def babel_clean(
+    files: Annotated[list[Path], typer.Argument(help=".jsonl with text and language in each line, or .txt with one document a line.")],
+    out: Annotated[Path, typer.Option(help="Folder for kept.jsonl, dropped.jsonl, funnel.csv, funnel.png; must not exist.")],
+    language: Annotated[Optional[str], typer.Option(help="Language of lines that do not name one, such as sw.")] = None,
+    no_tests: Annotated[bool, typer.Option("--no-tests", help="Do not compare with evaluation sets.")] = False,
+) -> None:
+    "Clean a corpus in the 25 languages, with counts for each language and step."
+    from paper_digest.babel.clean import clean_files
+    typer.echo(clean_files(files, out, language, against=not no_tests))
 
 
 # %% ../nbs/08_cli.ipynb #7e7ac936
