@@ -25,7 +25,7 @@ def here():
 def test_files_in_and_out(here, tmp_path):
     test = data.load("multilingual", "sib200/th/test.tsv")["text"]
     lines = data.load("multilingual", "sib200/th/train.tsv")["text"]
-    prose, other = " ".join(lines[:4]), " ".join(lines[10:14])
+    prose, other = " ".join(lines[10:14]), " ".join(lines[:4])
     rows = [{"id": "kept", "language": "en", "text": HUNDRED}, {"id": "again", "language": "en", "text": HUNDRED.upper()},
             {"id": "short", "language": "en", "text": "Too short, this one is."}, {"id": "german", "language": "en",
              "text": "Das Wetter war am Morgen schön, und die Kinder gingen mit ihrer Lehrerin zum Fluss, um die Boote zu zählen. " * 2},

@@ -81,10 +81,10 @@ def clean_corpus(
     parts = [clean_language(own, model, (tests or {}).get(code)) for code, own in by_language.items()]
     return Cleaned([d for p in parts for d in p.kept], [d for p in parts for d in p.dropped])
 
-# %% ../../nbs/babel/16_clean.ipynb #4c214a49
+# %% ../../nbs/babel/16_clean.ipynb #93b2b36a
 def funnel(
     cleaned: Cleaned,
-) -> Any:  # DataFrame: language, input, one column a step (documents left after it), kept_share, chars_share
+) -> Any:  # DataFrame: code, input, one column a step (documents left after it), kept_share, chars_share
     "Documents of each language after every step."
     import pandas as pd
     rows = []
@@ -93,7 +93,7 @@ def funnel(
         own = [(d, step) for d, step in everything if d.language == code]
         if not own:
             continue
-        left = {"language": code, "input": len(own)}
+        left = {"code": code, "input": len(own)}
         for i, step in enumerate(STEPS):
             left[step] = sum(not s or STEPS.index(s) > i for _, s in own)
         chars = [sum(len(d.text) for d, s in own if not s), sum(len(d.text) for d, _ in own)]
@@ -110,7 +110,7 @@ def plot_funnel(
     fig = Figure(figsize=(8, 0.26 * len(table) + 1.4), layout="constrained")
     ax = fig.subplots()
     colours = ["#c4572b", "#8b5a2b", "#d9a441", "#e8c87a", "#7a6fb0", "#aaa3d1", "#3f7f6b"]
-    names, left = table["language"].tolist(), table[STEPS[-1]] / table["input"]
+    names, left = table["code"].tolist(), table[STEPS[-1]] / table["input"]
     ax.barh(names, left, color="#d9dee5", label="kept")
     for i, (step, colour) in reversed(list(enumerate(zip(STEPS, colours, strict=True)))):
         before = table["input"] if i == 0 else table[STEPS[i - 1]]
