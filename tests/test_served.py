@@ -204,7 +204,7 @@ def test_a_server_that_is_gone_is_not_asked_for_everything():
     begun = time.time()
     with pytest.raises(UserError, match="the connection failed .ConnectError."):
         backend.generate([Prompt(str(i), f"q{i}") for i in range(500)])
-    assert backend.usage.requests < 40 and time.time() - begun < 10
+    assert backend.usage.requests < 40 and time.time() - begun < 60
 
 
 @pytest.mark.parametrize("status, cure", [(400, "correct the request"), (401, "set the environment variable PAPER_DIGEST_API_KEY"),
