@@ -56,7 +56,7 @@ class Quiz:
             image_grid_thw=torch.tensor([[1, *self.grid]], device=device).expand(n, -1))
         return model.lm_head(out.last_hidden_state[:, self.last])
 
-# %% ../../nbs/abc/07_stage0.ipynb #597df784
+# %% ../../nbs/abc/07_stage0.ipynb #88cccac5
 def quiz_loss(
     model: Any,                # Qwen2VLForConditionalGeneration
     quiz: Quiz,
@@ -96,14 +96,23 @@ def quiz_trainer(
     report: Callable[[int, float], None] | None = None,  # called with step and loss
 ) -> Any:                        # a transformers Trainer, ready to train
     "The generative stage through transformers' Trainer; `train(resume_from_checkpoint=True)` goes on from the last checkpoint."
-    from transformers import Trainer
+    from transformers import PrinterCallback, Trainer
     from paper_digest.abc.train import Told, trainer_arguments
+
+    told = Told(report)
 
     class QuizTrainer(Trainer):
         "Cross-entropy of the answers."
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> torch.Tensor:
-            return quiz_loss(model, quiz, *inputs["batch"])
+            rows = inputs["rows"].tolist()
+            return quiz_loss(model, quiz, [pixels[i] for i in rows], answers[rows])
+
+        def training_step(self, *given: Any, **kwargs: Any) -> torch.Tensor:
+            told.loss = (loss := super().training_step(*given, **kwargs)).item()
+            return loss
 
     args = trainer_arguments(folder, steps, batch_size, learning_rate, seed, save_steps, weight_decay=0.01)
-    return QuizTrainer(model, args, train_dataset=range(len(pixels)), callbacks=[Told(report)],
-                       data_collator=lambda rows: {"batch": ([pixels[i] for i in rows], answers[rows])})
+    trainer = QuizTrainer(model, args, train_dataset=range(len(pixels)), callbacks=[told],
+                          data_collator=lambda rows: {"rows": torch.tensor(rows)})
+    trainer.remove_callback(PrinterCallback)
+    return trainer

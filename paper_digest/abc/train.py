@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Pair', 'text_number', 'collate_groups', 'trainer_arguments', 'Told', 'ContrastiveTrainer', 'prepare_instruct']
 
-# %% ../../nbs/abc/08_train.ipynb #5e1401d3
+# %% ../../nbs/abc/08_train.ipynb #652273cc
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .inputs import Item, Reader, collate
 from .loss import cached_backward, gather_candidates, info_nce
@@ -78,7 +78,7 @@ class Told(TrainerCallback):
         if self.report is not None:
             self.report(state.global_step, self.loss)
 
-# %% ../../nbs/abc/08_train.ipynb #72e21e7f
+# %% ../../nbs/abc/08_train.ipynb #53199c5b
 class ContrastiveTrainer(Trainer):
     "Trains an ABCModel on groups of pairs."
 
@@ -100,6 +100,7 @@ class ContrastiveTrainer(Trainer):
         self.stage, self.chunk, self.smoothing, self.rehearsal, self.told = stage, chunk, smoothing, rehearsal, Told(report)
         super().__init__(model, args, train_dataset=groups, callbacks=[self.told],
                          data_collator=lambda rows: collate_groups(model.reader, rows, chunk))
+        self.remove_callback(PrinterCallback)
 
     def _loss(self, model: Any, queries: torch.Tensor, candidates: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         everything, labels, first = gather_candidates(candidates, texts)
