@@ -171,7 +171,7 @@ def find(
         raise UserError("nothing to look for; give an image, a text, or both")
     return index.search(model.encode([{"image": image, "text": text}]), k)[0]
 
-# %% ../../nbs/abc/10_index.ipynb #3de4c06b
+# %% ../../nbs/abc/10_index.ipynb #8e9f3c51
 CSS = (".abcg{font:14px/1.4 system-ui,sans-serif;color-scheme:light dark;color:light-dark(#22252a,#eae7e1)}.abcg table{border-collapse:collapse}"
        ".abcg td{padding:6px 8px;vertical-align:top;text-align:center;border-top:1px solid light-dark(#dedcd6,#363a40)}"
        ".abcg td.q{text-align:left;width:15em}.abcg img{width:88px;height:88px;object-fit:contain;image-rendering:auto;display:block;margin:0 auto 2px}"
@@ -187,6 +187,9 @@ class Gallery:
         rows: list[tuple[str, list[tuple[Any, str]]]],  # (instruction or '', results as (PIL image or None, words under it))
     ):
         self.image, self.rows = image, rows
+
+    def __repr__(self) -> str:
+        return f"Gallery of {len(self.rows)} instructions"
 
     def _repr_html_(self) -> str:
         "The gallery as an HTML table; texts are escaped, pictures are inside."
