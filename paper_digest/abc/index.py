@@ -18,7 +18,7 @@ import numpy as np
 from .mine import checked_vectors, faiss_index
 from ..core import UserError
 
-# %% ../../nbs/abc/10_index.ipynb #a100ee3b
+# %% ../../nbs/abc/10_index.ipynb #67cc5440
 MAGIC = b"paper_digest abc index 1\n"
 
 
@@ -38,8 +38,9 @@ class FaissIndex:
         fingerprint: str = "",   # of the model whose vectors these are
         factory: str = "Flat",   # of faiss; kinds that must be trained are trained on the first vectors added
         nprobe: int = 32,        # for IVF factories
+        model: str = "",         # where that model is, so that a search finds it again
     ):
-        self.width, self.fingerprint, self.factory, self.nprobe = width, fingerprint, factory, nprobe
+        self.width, self.fingerprint, self.factory, self.nprobe, self.model = width, fingerprint, factory, nprobe, model
         self.ids: list[str] = []
         self.metas: list[dict[str, Any]] = []
         self._index: Any = None
@@ -74,7 +75,7 @@ class FaissIndex:
         "Write the index as one file, whole or not at all."
         import faiss
         path = Path(path)
-        about = {"width": self.width, "fingerprint": self.fingerprint, "factory": self.factory, "nprobe": self.nprobe,
+        about = {"width": self.width, "fingerprint": self.fingerprint, "factory": self.factory, "nprobe": self.nprobe, "model": self.model,
                  "ids": self.ids, "metas": self.metas, "empty": self._index is None}
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -109,7 +110,7 @@ class FaissIndex:
         if fingerprint is not None and about["fingerprint"] != fingerprint:
             raise UserError(f"{path} was filled by another model (fingerprint {about['fingerprint'] or 'none'}, this model is "
                             f"{fingerprint}); name that model, or make the index again")
-        made = cls(about["width"], about["fingerprint"], about["factory"], about["nprobe"])
+        made = cls(about["width"], about["fingerprint"], about["factory"], about["nprobe"], about["model"])
         made.ids, made.metas, made._index = about["ids"], about["metas"], raw
         return made
 
