@@ -18,7 +18,7 @@ import numpy as np
 from .mine import checked_vectors, faiss_index
 from ..core import UserError
 
-# %% ../../nbs/abc/10_index.ipynb #67cc5440
+# %% ../../nbs/abc/10_index.ipynb #df4e2179
 MAGIC = b"paper_digest abc index 1\n"
 
 
@@ -71,48 +71,52 @@ class FaissIndex:
         scores, rows = self._index.search(vectors, min(k, len(self.ids)))
         return [[Hit(self.ids[r], float(s), self.metas[r]) for s, r in zip(*found) if r >= 0] for found in zip(scores, rows)]
 
-    def save(self, path: Path) -> Path:
-        "Write the index as one file, whole or not at all."
-        import faiss
-        path = Path(path)
-        about = {"width": self.width, "fingerprint": self.fingerprint, "factory": self.factory, "nprobe": self.nprobe, "model": self.model,
-                 "ids": self.ids, "metas": self.metas, "empty": self._index is None}
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(part, "wb") as f:
-                f.write(MAGIC + json.dumps(about, ensure_ascii=False).encode() + b"\n")
-                if self._index is not None:
-                    f.write(faiss.serialize_index(self._index).tobytes())
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(part, path)
-        except OSError as err:
-            part.unlink(missing_ok=True)
-            raise UserError(f"cannot write the index {path}: {err.strerror or err}") from None
-        return path
+# %% ../../nbs/abc/10_index.ipynb #7792c9fb
+def _save(self: FaissIndex, path: Path) -> Path:
+    "Write the index as one file, whole or not at all."
+    import faiss
+    path = Path(path)
+    about = {"width": self.width, "fingerprint": self.fingerprint, "factory": self.factory, "nprobe": self.nprobe, "model": self.model,
+             "ids": self.ids, "metas": self.metas, "empty": self._index is None}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as f:
+            f.write(MAGIC + json.dumps(about, ensure_ascii=False).encode() + b"\n")
+            if self._index is not None:
+                f.write(faiss.serialize_index(self._index).tobytes())
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    except OSError as err:
+        part.unlink(missing_ok=True)
+        raise UserError(f"cannot write the index {path}: {err.strerror or err}") from None
+    return path
 
-    @classmethod
-    def load(cls, path: Path, fingerprint: str | None = None) -> "FaissIndex":
-        "Read a saved index; with `fingerprint` it must be that model's."
-        import faiss
-        path = Path(path)
-        if not path.is_file():
-            raise UserError(f"{path}: no such index; make one with `paper-digest abc index`")
-        content = path.read_bytes()
-        head, _, body = content[len(MAGIC):].partition(b"\n")
-        try:
-            about = json.loads(head) if content.startswith(MAGIC) else None
-            raw = None if about is None or about["empty"] else faiss.deserialize_index(np.frombuffer(body, np.uint8))
-        except (ValueError, RuntimeError, KeyError):
-            about = None
-        if about is None or (raw is None) != about["empty"] or (raw is not None and raw.ntotal != len(about["ids"])):
-            raise UserError(f"{path}: not an index of this program, or damaged; make it again with `paper-digest abc index`")
-        if fingerprint is not None and about["fingerprint"] != fingerprint:
-            raise UserError(f"{path} was filled by another model (fingerprint {about['fingerprint'] or 'none'}, this model is "
-                            f"{fingerprint}); name that model, or make the index again")
-        made = cls(about["width"], about["fingerprint"], about["factory"], about["nprobe"], about["model"])
-        made.ids, made.metas, made._index = about["ids"], about["metas"], raw
-        return made
+
+def _load(cls: type[FaissIndex], path: Path, fingerprint: str | None = None) -> FaissIndex:
+    "Read a saved index; with `fingerprint` it must be that model's."
+    import faiss
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such index; make one with `paper-digest abc index`")
+    content = path.read_bytes()
+    head, _, body = content[len(MAGIC):].partition(b"\n")
+    try:
+        about = json.loads(head) if content.startswith(MAGIC) else None
+        raw = None if about is None or about["empty"] else faiss.deserialize_index(np.frombuffer(body, np.uint8))
+    except (ValueError, RuntimeError, KeyError):
+        about = None
+    if about is None or (raw is None) != about["empty"] or (raw is not None and raw.ntotal != len(about["ids"])):
+        raise UserError(f"{path}: not an index of this program, or damaged; make it again with `paper-digest abc index`")
+    if fingerprint is not None and about["fingerprint"] != fingerprint:
+        raise UserError(f"{path} was filled by another model (fingerprint {about['fingerprint'] or 'none'}, this model is "
+                        f"{fingerprint}); name that model, or make the index again")
+    made = cls(about["width"], about["fingerprint"], about["factory"], about["nprobe"], about["model"])
+    made.ids, made.metas, made._index = about["ids"], about["metas"], raw
+    return made
+
+
+FaissIndex.save, FaissIndex.load = _save, classmethod(_load)
 
 # %% ../../nbs/abc/10_index.ipynb #0b8a833e
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}

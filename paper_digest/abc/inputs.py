@@ -96,7 +96,7 @@ def mrope(
     tail = torch.arange(after).expand(3, -1) + before + max(rows, columns)
     return torch.cat([head, cells, tail], 1)
 
-# %% ../../nbs/abc/03_inputs.ipynb #7e6a2b22
+# %% ../../nbs/abc/03_inputs.ipynb #eb854514
 class Reader:
     "Turns items into batches, with a checkpoint's tokenizer, chat template and image processor."
 
@@ -139,25 +139,30 @@ class Reader:
             raise UserError("an item with neither image nor text; give at least one")
         return Item(image if image is None or isinstance(image, Pixels) else self.pixels([image])[0], text)
 
-    def _tokenize(self, text: str | None, image: bool) -> list[int]:
-        "Tokens of a prompt, one placeholder for the picture."
-        said = self.prefix + text if image and text else text or ""
-        content = [{"type": "image"}] * image + [{"type": "text", "text": said}]  # the image first, then the instruction
-        prompt = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        return self.tokenizer(prompt, add_special_tokens=False).input_ids
+# %% ../../nbs/abc/03_inputs.ipynb #5fb45ccf
+def _tokenize(self: Reader, text: str | None, image: bool) -> list[int]:
+    "Tokens of a prompt, one placeholder for the picture."
+    said = self.prefix + text if image and text else text or ""
+    content = [{"type": "image"}] * image + [{"type": "text", "text": said}]  # the image first, then the instruction
+    prompt = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+    return self.tokenizer(prompt, add_special_tokens=False).input_ids
 
-    def prompt(self, item: Item) -> tuple[list[int], torch.Tensor]:  # token ids, M-RoPE positions [3, tokens]
-        "One item laid out by the chat template, a token for each visual token."
-        ids = self._tokens(item.text, item.image is not None)
-        if item.image is None:
-            found = ids, mrope(len(ids), 0, 0, 0)
-        else:
-            rows, columns = (side // self.processor.merge_size for side in item.image.grid)
-            at = ids.index(self.image_id)
-            found = ids[:at] + [self.image_id] * (rows * columns) + ids[at + 1:], mrope(at, rows, columns, len(ids) - at - 1)
-        if len(found[0]) > self.longest:
-            raise UserError(f"a prompt of {len(found[0])} tokens, the limit is {self.longest}; shorten the text or use a smaller picture")
-        return found
+
+def _prompt(self: Reader, item: Item) -> tuple[list[int], torch.Tensor]:  # token ids, M-RoPE positions [3, tokens]
+    "One item laid out by the chat template, a token for each visual token."
+    ids = self._tokens(item.text, item.image is not None)
+    if item.image is None:
+        found = ids, mrope(len(ids), 0, 0, 0)
+    else:
+        rows, columns = (side // self.processor.merge_size for side in item.image.grid)
+        at = ids.index(self.image_id)
+        found = ids[:at] + [self.image_id] * (rows * columns) + ids[at + 1:], mrope(at, rows, columns, len(ids) - at - 1)
+    if len(found[0]) > self.longest:
+        raise UserError(f"a prompt of {len(found[0])} tokens, the limit is {self.longest}; shorten the text or use a smaller picture")
+    return found
+
+
+Reader._tokenize, Reader.prompt = _tokenize, _prompt
 
 # %% ../../nbs/abc/03_inputs.ipynb #af42ac34
 def collate(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import UserError
 
-# %% ../../nbs/abc/09_mine.ipynb #172d0f5d
+# %% ../../nbs/abc/09_mine.ipynb #d41c59d1
 def checked_vectors(
     vectors: Any,      # [n, width]
     name: str,         # for messages
@@ -28,7 +28,8 @@ def checked_vectors(
         raise UserError(f"{name}: vectors of {vectors.shape[1]} numbers where {width} are needed; embed both sides with one model")
     squares = np.einsum("ij,ij->i", vectors, vectors)
     if (bad := np.flatnonzero(~np.isfinite(squares))).size:
-        raise UserError(f"{name}: {bad.size} of {len(vectors)} vectors hold NaN or infinity, first row {bad[0]}; the model that made them is broken")
+        raise UserError(f"{name}: {bad.size} of {len(vectors)} vectors hold NaN or infinity, first row {bad[0]}; "
+                        "the model that made them is broken")
     if (off := np.flatnonzero(np.abs(squares - 1) > .01)).size:
         raise UserError(f"{name}: {off.size} of {len(vectors)} vectors are not of length one, first row {off[0]}; normalise them")
     return vectors
@@ -48,12 +49,13 @@ def faiss_index(
             index.train(training)
     except RuntimeError as err:
         why = str(err).rsplit("Error: ", 1)[-1].splitlines()[0]
-        raise UserError(f"faiss cannot build {factory!r} from {len(training)} vectors of {width} numbers ({why}); 'Flat' always works") from None
+        raise UserError(f"faiss cannot build {factory!r} from {len(training)} vectors of {width} numbers ({why}); "
+                        "'Flat' always works") from None
     if "IVF" in factory:
         faiss.extract_index_ivf(index).nprobe = nprobe
     return index
 
-# %% ../../nbs/abc/09_mine.ipynb #f8b045c2
+# %% ../../nbs/abc/09_mine.ipynb #56916c8b
 @dataclass(frozen=True)
 class Mined:
     "What was found for each query; row numbers of the corpus, -1 where there is none."
@@ -84,7 +86,7 @@ class NegativeMiner:
     stratum: int = 5              # ranks each negative is drawn from (released code)
     batch: int = 4096             # queries a search
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.strategy not in ("stratified", "random", "top") or not 0 < self.k <= self.pool or self.eps <= 0:
             raise UserError(f"cannot mine with {self}: strategy is stratified, random or top, 0 < k <= pool, eps > 0")
         if self.strategy == "stratified" and self.k * self.stratum > self.pool:

@@ -46,11 +46,12 @@ class ResidualHead(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.outer(nn.functional.selu(self.inner(x)))
 
-# %% ../../nbs/abc/04_model.ipynb #e0ec2a12
+# %% ../../nbs/abc/04_model.ipynb #ad2411cb
 class BatchedVisionAttention(VisionAttention):
     "The library's vision attention, all pictures of a batch in one call where they are equally large."
 
-    def forward(self, hidden_states: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any = None, **kwargs: Any) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any = None,
+                **kwargs: Any) -> torch.Tensor:
         "Attend within each picture."
         lengths = cu_seqlens.diff()
         if len(lengths) < 2 or bool((lengths != lengths[0]).any()) or self.config._attn_implementation not in ("sdpa", "eager"):
@@ -125,7 +126,7 @@ def lora_config(
     targets = rf"(.*\.)?({LANGUAGE}{'|' + VISION if vision else ''})"
     return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules=targets)
 
-# %% ../../nbs/abc/04_model.ipynb #deb67a62
+# %% ../../nbs/abc/04_model.ipynb #95b1ce91
 class ABCModel(nn.Module):
     "Embeds images, texts and images under an instruction in one space."
 
@@ -164,19 +165,6 @@ class ABCModel(nn.Module):
         "The temperature, kept from reaching zero; the bound is ours."
         return self.temperature.clamp(min=0.005)
 
-    def add_adapter(self, rank: int, vision: bool = False, dropout: float = 0.05) -> "ABCModel":
-        "Put a fresh low-rank adapter on; it starts as no change."
-        from peft import get_peft_model
-        if self.has_adapter:
-            raise UserError("there is an adapter already; merge_adapter first, as between the stages of the paper")
-        self.backbone = get_peft_model(self.backbone, lora_config(rank, vision, dropout))
-        return self
-
-    def merge_adapter(self) -> "ABCModel":
-        "Fold the adapter into the weights (released configuration: stage 2 starts from merged weights)."
-        self.backbone = self.backbone.merge_and_unload() if self.has_adapter else self.backbone
-        return self
-
     def forward(
         self,
         batch: dict[str, torch.Tensor],  # of `collate`
@@ -194,7 +182,25 @@ class ABCModel(nn.Module):
                                 position_ids=batch["position_ids"], use_cache=False, **seen).last_hidden_state
         return nn.functional.normalize(self.head(mean_pool(states, batch["attention_mask"])), dim=-1)
 
-# %% ../../nbs/abc/04_model.ipynb #abe83470
+# %% ../../nbs/abc/04_model.ipynb #6c87d265
+def _add_adapter(self: ABCModel, rank: int, vision: bool = False, dropout: float = 0.05) -> ABCModel:
+    "Put a fresh low-rank adapter on; it starts as no change."
+    from peft import get_peft_model
+    if self.has_adapter:
+        raise UserError("there is an adapter already; merge_adapter first, as between the stages of the paper")
+    self.backbone = get_peft_model(self.backbone, lora_config(rank, vision, dropout))
+    return self
+
+
+def _merge_adapter(self: ABCModel) -> ABCModel:
+    "Fold the adapter into the weights (released configuration: stage 2 starts from merged weights)."
+    self.backbone = self.backbone.merge_and_unload() if self.has_adapter else self.backbone
+    return self
+
+
+ABCModel.add_adapter, ABCModel.merge_adapter = _add_adapter, _merge_adapter
+
+# %% ../../nbs/abc/04_model.ipynb #600ad07a
 @torch.no_grad()
 def encode(
     model: ABCModel,
@@ -233,7 +239,8 @@ def _image_first(thing: Any) -> Any:
 def _batches(items: list[Item], size: int, show: bool) -> Iterator[list[int]]:
     "Row numbers in batches of one kind and similar length."
     from tqdm.auto import tqdm
-    order = sorted(range(len(items)), key=lambda i: (items[i].kind, len(items[i].text or ""), items[i].image.grid if items[i].image else ()))
+    order = sorted(range(len(items)),
+                   key=lambda i: (items[i].kind, len(items[i].text or ""), items[i].image.grid if items[i].image else ()))
     starts, kinds = [], [items[i].kind for i in order]
     for kind in dict.fromkeys(kinds):
         first, count = kinds.index(kind), kinds.count(kind)

@@ -96,7 +96,7 @@ def embed_query(
         return model(batch, adapter=True)
     return torch.nn.functional.normalize(model(batch["image"], adapter=True) + model(batch["text"], adapter=True), dim=-1)
 
-# %% ../../nbs/abc/08_train.ipynb #bc757535
+# %% ../../nbs/abc/08_train.ipynb #1ca45c7e
 class ContrastiveTrainer(Trainer):
     "Trains an ABCModel on groups of pairs."
 
@@ -142,24 +142,29 @@ class ContrastiveTrainer(Trainer):
             loss = super().training_step(model, inputs, *args, **kwargs)
             self.told.loss = loss.item()
             return loss
-        model.train()
-        inputs = self._prepare_inputs(inputs)
-        n, tuned = inputs["count"], self.stage != "instruct"
+        return _chunked_step(self, model, inputs)
 
-        def embed(chunk: tuple[dict[str, Any], bool]) -> torch.Tensor:
-            if chunk[1]:
-                return embed_query(model, chunk[0])
-            with torch.set_grad_enabled(torch.is_grad_enabled() and tuned):
-                return model(chunk[0], adapter=tuned)
+# %% ../../nbs/abc/08_train.ipynb #d17490b5
+def _chunked_step(self: ContrastiveTrainer, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    "One step whose batch goes through the model in chunks."
+    model.train()
+    inputs = self._prepare_inputs(inputs)
+    n, tuned = inputs["count"], self.stage != "instruct"
 
-        chunks = [(b, True) for b in inputs["queries"]] + [(b, False) for b in inputs["candidates"]]
-        loss = cached_backward(embed, chunks, lambda v: self._loss(model, v[:n], v[n:], inputs["texts"]), self.accelerator.backward)
-        if self.rehearsal is not None:
-            extra = self._extra()
-            self.accelerator.backward(extra)
-            loss = loss + extra.detach()
-        self.told.loss = loss.item()
-        return loss
+    def embed(chunk: tuple[dict[str, Any], bool]) -> torch.Tensor:
+        if chunk[1]:
+            return embed_query(model, chunk[0])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and tuned):
+            return model(chunk[0], adapter=tuned)
+
+    chunks = [(b, True) for b in inputs["queries"]] + [(b, False) for b in inputs["candidates"]]
+    loss = cached_backward(embed, chunks, lambda v: self._loss(model, v[:n], v[n:], inputs["texts"]), self.accelerator.backward)
+    if self.rehearsal is not None:
+        extra = self._extra()
+        self.accelerator.backward(extra)
+        loss = loss + extra.detach()
+    self.told.loss = loss.item()
+    return loss
 
 # %% ../../nbs/abc/08_train.ipynb #872be563
 def prepare_instruct(
