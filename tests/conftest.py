@@ -18,13 +18,18 @@ BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networkin
                 "--disable-sync", "--no-first-run"]
 
 
+def need(*datasets):
+    "Skip, with the cure, where files of these data sets are not on this machine: one without network and mirror is a fair one."
+    from paper_digest import data
+    lost = data.missing(list(datasets))
+    if lost:
+        pytest.skip(f"{len(lost)} data files are missing: run `paper-digest data pull {' '.join(datasets)}`")
+
+
 @pytest.fixture(scope="session")
 def recordings():
     "The recorded HoT answers are on this machine."
-    from paper_digest import data
-    lost = data.missing(["hot_responses", "hot_tasks"])
-    if lost:  # a machine without network and mirror is a fair one
-        pytest.skip(f"{len(lost)} data files are missing: run `paper-digest data pull hot_responses hot_tasks`")
+    need("hot_responses", "hot_tasks")
 
 
 @pytest.fixture(scope="session")

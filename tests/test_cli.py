@@ -27,7 +27,8 @@ def test_answers_within_a_second(words, tmp_path):
 
 
 @pytest.mark.parametrize("words", [[], ["run"], ["reproduce"], ["table"], ["claims"], ["report"], ["data"], ["data", "pull"],
-                                   ["data", "list"], ["data", "verify"], ["hot"], ["hot", "parse"], ["list"]])
+                                   ["data", "list"], ["data", "verify"], ["hot"], ["hot", "parse"], ["hot", "ask"], ["self-rewarding"],
+                                   ["self-rewarding", "pairs"], ["list"]])
 def test_help_everywhere(words, tmp_path):
     r = digest(*words, "--help", cwd=tmp_path)
     assert r.returncode == 0 and "Usage:" in r.stdout
@@ -49,6 +50,7 @@ def test_help_everywhere(words, tmp_path):
     (["data", "verify", "nothing"], "unknown data set"),
     (["report", "--out", "no/such/folder/r.html"], "is not a folder"),
     (["hot", "parse", "no_such_file.csv"], "no_such_file.csv"),
+    (["self-rewarding", "pairs", "--model", "m", "--problems", "none.jsonl", "--out", "o.jsonl"], "cannot read none.jsonl"),
     (["nonsense"], "No such command"),
     (["run"], "Missing argument"),
 ])

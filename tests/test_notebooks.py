@@ -2,15 +2,24 @@
 from pathlib import Path
 
 import pytest
+from conftest import need
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if not {"recipes", ".ipynb_checkpoints"} & set(p.parts))
 
+# data sets a notebook reads through its paper's own modules
+READS = {f"hot/{name}.ipynb": {"hot_responses", "hot_tasks"} for name in ("04_tasks", "07_replay", "13_compliance", "14_cost")}
+
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
-def test_notebook(path, recordings, monkeypatch):
+def test_notebook(path, monkeypatch):
     from nbdev.config import get_config
     from nbdev.test import test_nb
+
+    from paper_digest.data import registry
+    text = path.read_text(encoding="utf-8")
+    called = {e.dataset for e in registry().values() if f'(\\"{e.dataset}\\"' in text}  # as in load("math", ...)
+    need(*sorted(called | READS.get(path.relative_to(ROOT / "nbs").as_posix(), set())))
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("IN_TEST", "1")  # nbdev sets it for good, and nbdev_export then does nothing in later tests
     passed, _ = test_nb(path, skip_flags=get_config().tst_flags.split())

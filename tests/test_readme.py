@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
 PROGRAM = Path(sys.executable).parent / "paper-digest"
-COMMANDS = sorted(set(re.findall(r"^\.venv/bin/paper-digest ((?:data |hot )?[a-z]+)", TEXT, re.M)))
-OPTIONS = sorted(set(re.findall(r"^\.venv/bin/paper-digest ((?:data |hot )?[a-z]+)[^#\n]*?(--[a-z]+)", TEXT, re.M)))
+WORDS = r"^\.venv/bin/paper-digest ((?:data |hot |self-rewarding |abc |babel )?[a-z]+)"
+COMMANDS = sorted(set(re.findall(WORDS, TEXT, re.M)))
+OPTIONS = sorted(set(re.findall(WORDS + r"[^#\n]*?(--[a-z]+)", TEXT, re.M)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -37,9 +38,9 @@ def test_linked_files_exist():
 
 
 def test_recipes_named_exist():
-    named = set(re.findall(r"hot/([a-z_]+)(?= |`|\n)", TEXT))
-    there = {p.stem for p in (ROOT / "nbs/recipes/hot").glob("*.yaml")}
-    assert named and named <= there | {"index"}, named - there
+    named = set(re.findall(r"(?<!/)\b((?:hot|self_rewarding|abc|babel)/[a-z_]+)(?= |`|\n)", TEXT))
+    there = {f"{p.parent.name}/{p.stem}" for p in (ROOT / "nbs/recipes").rglob("*.yaml")}
+    assert named and named <= there, named - there
 
 
 def test_figures_in_the_readme_are_those_of_the_reference_record():

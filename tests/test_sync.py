@@ -68,4 +68,4 @@ def test_settings_are_the_one_source_of_metadata():
     assert "[tool" not in (ROOT / "pyproject.toml").read_text() and "version =" not in (ROOT / "pyproject.toml").read_text()
     pinned = {re.split(r"[=<> ]", line)[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1].isalpha()}
     wanted = (cfg["DEFAULT"]["requirements"] + " " + cfg["DEFAULT"]["dev_requirements"]).split()
-    assert [w for w in wanted if re.split(r"[=<>]", w)[0].lower() not in pinned] == [], "not in constraints.txt"
+    assert [w for w in wanted if re.split(r"[=<>\[]", w)[0].lower() not in pinned] == [], "not in constraints.txt"
