@@ -1,9 +1,11 @@
 "Sphinx configuration of the site; docs/build.py prepares the pages and runs it. Nothing here needs the network."
+import importlib
 from configparser import ConfigParser
 from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math import latex2mathml
+from sphinx import addnodes
 from sphinx.util import logging
 
 here = Path(__file__).parent
@@ -79,6 +81,18 @@ def mathml(translator, node) -> None:
     raise nodes.SkipNode
 
 
+def qualify(app, doctree) -> None:
+    "A type in a signature leads to the class its module means, where several modules have one of that name."
+    for node in doctree.findall(addnodes.pending_xref):
+        if node.get("refdomain") == "py" and node.get("refspecific") is False:
+            del node["refspecific"]  # Sphinx takes its presence for a wish to search everywhere
+            module = importlib.import_module(node["py:module"]) if node.get("py:module") else None
+            found = getattr(module, node["reftarget"], None)
+            if isinstance(found, type):
+                node["reftarget"] = f"{found.__module__}.{found.__qualname__}"
+
+
 def setup(app):
+    app.connect("doctree-read", qualify)
     app.add_html_math_renderer("mathml", inline_renderers=(mathml, None), block_renderers=(mathml, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

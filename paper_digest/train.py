@@ -270,7 +270,7 @@ def run_job(
     rows, replay = ([json.loads(line) for line in (folder / f"{n}.jsonl").read_text(encoding="utf-8").splitlines()]
                     for n in ("rows", "replay"))
     settings = TrainSettings(**{**spec["settings"], "betas": tuple(spec["settings"]["betas"])})
-    model, tokenizer = load_causal_lm(spec["checkpoint"], dtype=settings.dtype)
+    model, tokenizer = load_causal_lm(spec["checkpoint"])  # float32: a small learning rate would vanish in bfloat16 weights
     if spec["method"] == "sft":
         model, stats = train_sft(model, tokenizer, rows, settings)
     else:

@@ -11,10 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from paper_digest import runs  # noqa: E402
 from paper_digest.core import UserError, write_atomic  # noqa: E402
 from paper_digest.models import load_causal_lm, save_causal_lm, tiny_qwen2, word_tokenizer  # noqa: E402
+from paper_digest.recipes import get_recipe  # noqa: E402
 from paper_digest.self_rewarding import rounds, world as tiny  # noqa: E402
-from paper_digest.self_rewarding.judge import pairwise_prompt  # noqa: E402
+from paper_digest.self_rewarding.judge import pairwise_prompt, solution_prompt  # noqa: E402
 from paper_digest.self_rewarding.rounds import RoundsConfig, SearchSettings, run_rounds, write_problems  # noqa: E402
 from paper_digest.self_rewarding.steps import PaperFormat, Problem  # noqa: E402
 from paper_digest.train import TrainSettings, sft_row  # noqa: E402
@@ -157,3 +159,39 @@ def test_the_published_models_code_path_on_a_tiny_chat_checkpoint(tmp_path):
     pair = json.loads((done.folder / "pairs-2.jsonl").read_text().splitlines()[0])
     assert pair["prompt"].startswith("<|im_start|>user\n") and pair["prompt"].endswith("<|im_start|>assistant\nStep 1:")
     assert (done.folder / "trees-2.jsonl").is_file()
+
+
+def published_data(folder):
+    "The four files that the paper tier reads, and pieces of a vocabulary that covers them."
+    sums = [(a, b) for a in range(5) for b in range(5)]
+    step = lambda a, b, c: rf"{a} + {b} = {c} \boxed{{{c}}}"  # noqa: E731
+    ift = [{"problem": f"{a} + {b}", "steps": [step(a, b, a + b if a < 3 else a)]} for a, b in sums]
+    eft = [{"problem": f"{a} + {b}", "prefix": [], "step_a": step(a, b, x), "step_b": step(a, b, y), "explanation": "Look.", "verdict": v}
+           for a, b in sums for x, y, v in ((a + b, a, "A"), (a, a + b, "B")) if x != y]
+    eft += [{"problem": f"{a} + {b}", "solution": f"Step 1: {step(a, b, c)}", "explanation": "Look.", "score": s}
+            for a, b in sums for c, s in ((a + b, 5), (a, 1))]
+    problems = [{"id": f"{i}-{a}-{b}", "text": f"{a} + {b}", "answer": str(a + b)} for i in range(2) for a, b in sums]
+    for name, rows in (("ift", ift * 4), ("eft", eft * 4), ("prompts", problems), ("test", problems[:25])):
+        write_atomic(folder / f"{name}.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
+    heads = [PaperFormat().prompt(Problem("", "@1"), [])[0], pairwise_prompt(Problem("", "@1"), [], "@1", "@1"),
+             solution_prompt(Problem("", "@1"), "@1")]
+    return [*(piece for head in heads for piece in head.split("@1")), "Look.", "\nScore: ", " [[", "A", "B", "]]"]
+
+
+@pytest.mark.timeout(600)
+def test_the_paper_tier_of_the_recipe_on_a_tiny_chat_checkpoint(tmp_path, monkeypatch):
+    pieces = published_data(tmp_path)
+    tok = word_tokenizer(list(dict.fromkeys(x for x in (
+        *pieces, "\n\n", "\n", "<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n", "Step ", ":", " ", "+", "=",
+        *map(str, range(10)), *(rf"\boxed{{{n}}}" for n in range(10)), "Step") if x)), TEMPLATE)
+    m0 = save_causal_lm(tiny_qwen2(len(tok), hidden=32, layers=1, positions=4096), tok, tmp_path / "M0")
+    monkeypatch.setenv("PAPER_DIGEST_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(runs, "lacking", lambda recipe, tier: "")  # this tier wants a GPU and vLLM; the path is the same without
+    files = {f"{name}_file": str(tmp_path / f"{name}.jsonl") for name in ("ift", "eft", "prompts", "test")}
+    record, folder, _ = runs.run_recipe(get_recipe("self_rewarding/main"), "paper", {
+        "model": str(m0), "device": "cpu", "backend": "transformers", "prompts": [10, 15, 20], "temperature": 1.0, "sft_lr": 5e-3,
+        "sft_batch": 16, "dpo_lr": 1e-4, "dpo_batch": 8, "test_name": "GSM8k", **files})
+    assert record["status"] == "done", (record["reason"], (folder / "worker.log").read_text()[-1500:])
+    found = {(m["model"].split()[-1], m["variant"]) for m in record["metrics"] if m["table"] == "table1" and m["dataset"] == "GSM8k"}
+    assert found == {(arm, f"M{i}") for arm in ("PSRLM", "SRLM") for i in range(1, 5)}
+    assert {c["id"]: c["verdict"] for c in record["claims"]}["judge.kept"] == "not run"

@@ -60,12 +60,13 @@ def paper_config(
     seed: int = 0,
 ) -> RoundsConfig:
     "The published recipe; values not stated in the paper keep TRL's or our defaults."
+    dtype = "float32" if p.device == "cpu" else "bfloat16"
     sft = TrainSettings(learning_rate=p.sft_lr, epochs=3.0, batch_size=1, accumulate=p.sft_batch, schedule="cosine",
-                        warmup=0.1, max_length=2048, dtype="bfloat16", checkpointing=True, seed=seed)  # 3 epochs: Sec. 4
+                        warmup=0.1, max_length=2048, dtype=dtype, checkpointing=p.device != "cpu", seed=seed)  # 3 epochs: Sec. 4
     dpo = replace(sft, learning_rate=p.dpo_lr, epochs=1.0, accumulate=p.dpo_batch, beta=p.beta)        # 1 epoch: Sec. 4
     search = SearchSettings(w=p.w, temperature=p.temperature, top_p=p.top_p, margin=p.margin)
     return RoundsConfig(p.model, prompts, sft_file, arm=arm, judge="pairwise", form="paper", chat=p.chat, search=search, sft=sft,
-                        dpo=dpo, backend=p.backend, device=p.device, dtype="bfloat16" if p.device != "cpu" else "float32",
+                        dpo=dpo, backend=p.backend, device=p.device, dtype=dtype,
                         accelerate=p.accelerate, seed=seed)
 
 
@@ -98,15 +99,16 @@ def greedy_accuracy(
     config: RoundsConfig,
     checkpoint: Path,
     tests: Sequence[dict[str, Any]],  # id, text, answer
-) -> list[int]:                       # 1 where the box holds the answer
-    "Greedy solutions against gold answers, compared as text; see `paper_digest.grade` for graders."
+) -> list[int]:                       # 1 where right
+    "Greedy solutions against gold answers, by the rule of Qwen2.5-Math's harness (Sec. 4)."
+    from paper_digest.answers import grade_answers
     from paper_digest.generate import Prompt, Sampling
     from paper_digest.self_rewarding.rounds import make_backend, make_form
-    from paper_digest.self_rewarding.steps import boxed
     backend, form = make_backend(config, checkpoint, checkpoint.name), make_form(config)
     prompts = [Prompt(str(t["id"]), form.prompt(Problem(str(t["id"]), t["text"]), [])[0]) for t in tests]
     said = backend.generate(prompts, Sampling(max_tokens=config.search.solution_tokens))
-    return [int(boxed(c.text) == str(t["answer"])) for c, t in zip(said, tests)]
+    graded = grade_answers([c.text for c in said], [str(t["answer"]) for t in tests], "qwen")
+    return [int(g.right) for g in graded]
 
 
 def run_arms(
@@ -114,7 +116,7 @@ def run_arms(
     work: Path,  # folder of the runs
 ) -> list[dict[str, Any]]:  # as `study.run_arm` returns
     "PSRLM and SRLM with published checkpoints."
-    from paper_digest.models import chat_prompt, load_causal_lm
+    from paper_digest.models import chat_prompt, count_parameters, load_causal_lm
     from paper_digest.self_rewarding.rounds import run_rounds
     import torch
     if p.device.startswith("cuda") and not torch.cuda.is_available():
@@ -122,7 +124,9 @@ def run_arms(
     ift, eft = read_rows(p.ift_file, "IFT rows (ift_file)"), read_rows(p.eft_file, "EFT rows (eft_file)")
     tests = read_rows(p.test_file, "test problems with id, text and answer (test_file)")
     prompts, found = split_prompts(p.prompts_file, p.prompts, work / f"prompts-{digest(Path(p.prompts_file), list(p.prompts))}"), []
-    _, tokenizer = load_causal_lm(p.model)
+    model, tokenizer = load_causal_lm(p.model)
+    size = count_parameters(model)
+    del model
     for name, arm, judged in (("PSRLM", "step", [r for r in eft if "verdict" in r]), ("SRLM", "solution", [r for r in eft if "score" in r])):
         if name not in p.arms:
             continue
@@ -133,7 +137,7 @@ def run_arms(
         sft_file = str(write_atomic(work / f"rows-{name}.jsonl", "".join(json.dumps(r) + "\n" for r in rows)))
         config = paper_config(p, sft_file, prompts, arm, p.seed)
         done = run_rounds(config, work)
-        models = [{"model": m.name, "answers": greedy_accuracy(config, m, tests), "held_out": [], "parameters": 7e9,
+        models = [{"model": m.name, "answers": greedy_accuracy(config, m, tests), "held_out": [], "parameters": size,
                    "search": done.stages.get(f"search-{i}", {}), "train": done.stages.get(f"train-{i}", done.stages.get("M1", {}))}
                   for i, m in enumerate(done.models, 1)]
         found.append({"seed": p.seed, "arm": name, "models": models, "folder": str(done.folder), "pairs": ()})

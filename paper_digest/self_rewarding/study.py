@@ -376,7 +376,8 @@ def size_name(
     found: Sequence[Mapping[str, Any]],
 ) -> str:  # such as 0.10M
     "Size of the models, for tables."
-    return f"{found[0]['models'][0]['parameters'] / 1e6:.2f}M"
+    n = found[0]["models"][0]["parameters"]
+    return f"{n / 1e9:.0f}B" if n >= 1e9 else f"{n / 1e6:.2f}M"
 
 
 def answers_of(
