@@ -155,9 +155,9 @@ class Run:
                              "seeds": seeds if seeds is not None else [self.params.seed], "scoring": scoring})
 
     def claim(self, id: str, value: float | None, ci: tuple[float, float] | None, n: int, evidence: str,
-              verdict: str | None = None) -> dict[str, Any]:
-        "Record a claim's row, as `claim_row` judges it."
-        row = claim_row(self.recipe, id, value, ci, n, evidence, verdict, [self.params.seed])
+              verdict: str | None = None, seeds: list[int] | None = None) -> dict[str, Any]:
+        "Record a claim's row, as `claim_row` judges it; `seeds` when there are more than the run's own."
+        row = claim_row(self.recipe, id, value, ci, n, evidence, verdict, seeds or [self.params.seed])
         self.claims = [c for c in self.claims if c["id"] != id] + [row]
         return row
 

@@ -179,7 +179,13 @@ def published_data(folder):
 
 
 @pytest.mark.timeout(600)
-def test_the_paper_tier_of_the_recipe_on_a_tiny_chat_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name, more, arms", [
+    ("main", {"test_name": "GSM8k"}, {"PSRLM", "SRLM"}),
+    ("controls", {}, {"PSRLM", "RFT", "answers"}),
+    ("contrast", {}, {"pairs"}),
+    ("how_good_must_the_judge_be", {"reversed_shares": [0.5]}, {"PSRLM", "reversed"}),
+])
+def test_the_paper_tier_on_a_tiny_chat_checkpoint(name, more, arms, tmp_path, monkeypatch):
     pieces = published_data(tmp_path)
     tok = word_tokenizer(list(dict.fromkeys(x for x in (
         *pieces, "\n\n", "\n", "<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n", "Step ", ":", " ", "+", "=",
@@ -187,11 +193,10 @@ def test_the_paper_tier_of_the_recipe_on_a_tiny_chat_checkpoint(tmp_path, monkey
     m0 = save_causal_lm(tiny_qwen2(len(tok), hidden=32, layers=1, positions=4096), tok, tmp_path / "M0")
     monkeypatch.setenv("PAPER_DIGEST_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(runs, "lacking", lambda recipe, tier: "")  # this tier wants a GPU and vLLM; the path is the same without
-    files = {f"{name}_file": str(tmp_path / f"{name}.jsonl") for name in ("ift", "eft", "prompts", "test")}
-    record, folder, _ = runs.run_recipe(get_recipe("self_rewarding/main"), "paper", {
+    files = {f"{file}_file": str(tmp_path / f"{file}.jsonl") for file in ("ift", "eft", "prompts", "test")}
+    record, folder, _ = runs.run_recipe(get_recipe(f"self_rewarding/{name}"), "paper", {
         "model": str(m0), "device": "cpu", "backend": "transformers", "prompts": [10, 15, 20], "temperature": 1.0, "sft_lr": 5e-3,
-        "sft_batch": 16, "dpo_lr": 1e-4, "dpo_batch": 8, "test_name": "GSM8k", **files})
+        "sft_batch": 16, "dpo_lr": 1e-4, "dpo_batch": 8, **more, **files})
     assert record["status"] == "done", (record["reason"], (folder / "worker.log").read_text()[-1500:])
-    found = {(m["model"].split()[-1], m["variant"]) for m in record["metrics"] if m["table"] == "table1" and m["dataset"] == "GSM8k"}
-    assert found == {(arm, f"M{i}") for arm in ("PSRLM", "SRLM") for i in range(1, 5)}
-    assert {c["id"]: c["verdict"] for c in record["claims"]}["judge.kept"] == "not run"
+    found = {(m["model"].split()[-1], m["variant"]) for m in record["metrics"] if m["table"] == "table1"}
+    assert found == {(arm, f"M{i}") for arm in arms for i in range(1, 5)}

@@ -18,6 +18,7 @@ from ..records import SkipRecipe
 from .judge import pairwise_prompt, solution_prompt
 from .rounds import RoundsConfig, SearchSettings, digest, read_problems, write_problems
 from .steps import PaperFormat, Problem, build_solution
+from .study import Arm
 from ..train import TrainSettings, sft_row
 
 # %% ../../nbs/self_rewarding/06b_paper.ipynb #dd5981a4
@@ -56,7 +57,6 @@ def paper_config(
     p: Any,              # parameters of the recipe, by attribute
     sft_file: str,       # prepared rows
     prompts: tuple[str, ...],
-    arm: str = "step",   # or solution
     seed: int = 0,
 ) -> RoundsConfig:
     "The published recipe; values not stated in the paper keep TRL's or our defaults."
@@ -65,7 +65,7 @@ def paper_config(
                         warmup=0.1, max_length=2048, dtype=dtype, checkpointing=p.device != "cpu", seed=seed)  # 3 epochs: Sec. 4
     dpo = replace(sft, learning_rate=p.dpo_lr, epochs=1.0, accumulate=p.dpo_batch, beta=p.beta)        # 1 epoch: Sec. 4
     search = SearchSettings(w=p.w, temperature=p.temperature, top_p=p.top_p, margin=p.margin)
-    return RoundsConfig(p.model, prompts, sft_file, arm=arm, judge="pairwise", form="paper", chat=p.chat, search=search, sft=sft,
+    return RoundsConfig(p.model, prompts, sft_file, judge="pairwise", form="paper", chat=p.chat, search=search, sft=sft,
                         dpo=dpo, backend=p.backend, device=p.device, dtype=dtype,
                         accelerate=p.accelerate, seed=seed)
 
@@ -112,10 +112,11 @@ def greedy_accuracy(
 
 
 def run_arms(
-    p: Any,      # parameters of the recipe, by attribute
-    work: Path,  # folder of the runs
+    p: Any,               # parameters of the recipe, by attribute
+    work: Path,           # folder of the runs
+    arms: Sequence[Arm],  # an arm after the one whose number of pairs it takes
 ) -> list[dict[str, Any]]:  # as `study.run_arm` returns
-    "PSRLM and SRLM with published checkpoints."
+    "Arms with published checkpoints; an arm of whole solutions has an M1 of its own, which learned to score."
     from paper_digest.models import chat_prompt, count_parameters, load_causal_lm
     from paper_digest.self_rewarding.rounds import run_rounds
     import torch
@@ -127,18 +128,23 @@ def run_arms(
     model, tokenizer = load_causal_lm(p.model)
     size = count_parameters(model)
     del model
-    for name, arm, judged in (("PSRLM", "step", [r for r in eft if "verdict" in r]), ("SRLM", "solution", [r for r in eft if "score" in r])):
-        if name not in p.arms:
-            continue
+    for arm in arms:
+        if arm.oracle:
+            raise SkipRecipe(f"{arm.name} needs to know every step's truth, which exists in the tiny world only; leave it out of arms")
+        scores = arm.change.get("arm") == "solution"
+        judged = [r for r in eft if ("score" if scores else "verdict") in r]
         if not judged:
-            raise SkipRecipe(f"{p.eft_file} has no rows for {name}, which learns to judge from "
-                             + ("pairs of steps with a verdict" if arm == "step" else "solutions with a score"))
+            raise SkipRecipe(f"{p.eft_file} has no rows for {arm.name}, which learns to judge from "
+                             + ("solutions with a score" if scores else "pairs of steps with a verdict"))
         rows = prepare_rows(tokenizer, [*ift, *judged], 2048, (lambda text: chat_prompt(tokenizer, text)) if p.chat else None)
-        sft_file = str(write_atomic(work / f"rows-{name}.jsonl", "".join(json.dumps(r) + "\n" for r in rows)))
-        config = paper_config(p, sft_file, prompts, arm, p.seed)
+        sft_file = str(write_atomic(work / f"rows-{'score' if scores else 'step'}.jsonl", "".join(json.dumps(r) + "\n" for r in rows)))
+        base = paper_config(p, sft_file, prompts, p.seed)
+        caps = next((r["pairs"] for r in found if r["arm"] == arm.like), ())
+        config = replace(base, **arm.change, caps=caps, search=replace(base.search, **arm.search))
         done = run_rounds(config, work)
         models = [{"model": m.name, "answers": greedy_accuracy(config, m, tests), "held_out": [], "parameters": size,
                    "search": done.stages.get(f"search-{i}", {}), "train": done.stages.get(f"train-{i}", done.stages.get("M1", {}))}
                   for i, m in enumerate(done.models, 1)]
-        found.append({"seed": p.seed, "arm": name, "models": models, "folder": str(done.folder), "pairs": ()})
+        found.append({"seed": p.seed, "arm": arm.name, "models": models, "folder": str(done.folder),
+                      "pairs": tuple(m["train"]["rows"] for m in models[1:])})
     return found
