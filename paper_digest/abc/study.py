@@ -179,7 +179,8 @@ def plot_arms(
     ax.annotate("20: instruction ignored", (20, len(rows) - .4), xytext=(4, 0), textcoords="offset points", color="#a8322b", fontsize=8)
     for y, (arm, r) in enumerate(rows.iterrows()):
         ax.plot([r.lowest, r.highest], [y, y], color="#b9bec6", lw=6, solid_capstyle="round")
-        ax.errorbar(r.value, y, xerr=[[r.value - r.ci_low], [r.ci_high - r.value]], fmt="o", color="#1b6e3c" if arm in ("abc", "joint") else "#22252a", capsize=3)
+        bars = [[max(0., r.value - r.ci_low)], [max(0., r.ci_high - r.value)]]  # an arm that never varies has none, up to rounding
+        ax.errorbar(r.value, y, xerr=bars, fmt="o", color="#1b6e3c" if arm in ("abc", "joint") else "#22252a", capsize=3)
     ax.set(yticks=range(len(rows)), yticklabels=[NAMES[a] for a in rows.index], xlim=(0, 101), ylim=(-.6, len(rows) - .1),
            xlabel=f"own caption first among the five of the image, %\n{note}")
     ax.spines[["top", "right"]].set_visible(False)

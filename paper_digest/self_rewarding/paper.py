@@ -110,7 +110,7 @@ def greedy_accuracy(
     graded = grade_answers([c.text for c in said], [str(t["answer"]) for t in tests], "qwen")
     return [int(g.right) for g in graded]
 
-
+# %% ../../nbs/self_rewarding/06b_paper.ipynb #5ad3c1f0
 def run_arms(
     p: Any,               # parameters of the recipe, by attribute
     work: Path,           # folder of the runs
