@@ -205,7 +205,8 @@ class Site:
 
 def name(path: Path) -> str:
     "Page name of a notebook: its file name without the number that orders it."
-    return re.sub(r"^\d+[a-z]?_", "", path.stem)
+    stem = re.sub(r"^\d+[a-z]?_", "", path.stem)
+    return "module_index" if stem == "index" != path.stem else stem  # index is the paper's own page
 
 
 def label(page: Page) -> str:

@@ -21,15 +21,13 @@ from paper_digest.self_rewarding.evaluate import JudgePair, judge_report, pass_a
 from paper_digest.self_rewarding.judge import PairwiseJudge, PointwiseJudge, RandomJudge
 from paper_digest.self_rewarding.steps import PaperFormat, Problem
 
-from conftest import lack
+from conftest import need
 
 
 @pytest.fixture(scope="session")
 def math():
     "The mathematics data sets are on this machine."
-    from paper_digest import data
-    if lost := data.missing(["math"]):
-        lack(f"{len(lost)} data files are missing: run `paper-digest data pull math`")
+    need("math")
 
 
 # graders

@@ -55,6 +55,7 @@ def address(notebook: Path) -> str:
     "Page of a notebook, relative to the site."
     folder = notebook.relative_to(ROOT / "nbs").parts[:-1]
     stem = re.sub(r"^\d+[a-z]?_", "", notebook.stem)
+    stem = "module_index" if stem == "index" != notebook.stem else stem
     if not folder:
         return "tour.html" if stem == "index" else f"shared/{stem}.html"
     return f"{folder[1]}/recipes/{notebook.stem}.html" if folder[0] == "recipes" else f"{folder[0]}/{stem}.html"
