@@ -18,7 +18,7 @@ import torch
 
 from .inputs import Reader
 from .model import ABCModel, LANGUAGE, VISION, batch_vision, fingerprint
-from .tiny import quiet
+from ..models import quiet
 from ..core import UserError
 
 # %% ../../nbs/abc/05_store.ipynb #c1531ca9
@@ -52,7 +52,7 @@ def load_backbone(
         if config.model_type != "qwen2_vl":
             raise UserError(f"{source} is a {config.model_type} checkpoint; ABC needs a Qwen2-VL")
         config.text_config.is_causal = False
-        with quiet():
+        with quiet(reports=True):
             model, info = Qwen2VLModel.from_pretrained(source, config=config, dtype=getattr(torch, dtype), use_safetensors=True,
                                                        attn_implementation=attention, output_loading_info=True)
     except (OSError, ValueError) as err:
