@@ -162,7 +162,7 @@ class Site:
     def paper_page(self, paper: str) -> None:
         "Overview of one paper: its index notebook where there is one, then its modules and recipes."
         (title, arxiv), overview = PAPERS[paper], self.overview[paper]
-        counts = results.verdict_counts(results.tables.claims(paper))
+        counts = results.verdict_counts(results.ledger.claims(paper))
         facts = (f"Paper: *{title}*, [arXiv:{arxiv}](https://arxiv.org/abs/{arxiv}). "
                  f"[Results](results.md){': ' + counts if counts else ''}.")
         lines = ["## Method, notebook by notebook", "", *entries(self.methods[paper])] if self.methods[paper] else []
@@ -196,7 +196,7 @@ class Site:
         title, arxiv = PAPERS[paper]
         pictures = sorted((root / "results" / paper / "figures").glob("*/*.png"))
         shown = f"![A result of {title}]({self.rewrite(str(pictures[0]), root)})\n\n" if pictures else ""
-        counts = results.verdict_counts(results.tables.claims(paper))
+        counts = results.verdict_counts(results.ledger.claims(paper))
         claims = f"Claims: {counts}.\n\n" if counts else ""
         page = f"/{self.docs[root / 'nbs' / paper]}"
         return (f":::{{container}} card-paper\n{shown}**[{title}]({page})**\n\n{claims}"

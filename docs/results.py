@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from paper_digest import tables
+from paper_digest import ledger, tables
 from paper_digest.core import repo_root
 from paper_digest.recipes import Recipe, get_recipe
 from paper_digest.runs import find_record
@@ -145,8 +145,9 @@ def claim_cards(rows) -> str:
         if r.n is not None and r.n == r.n:
             facts += [f"n = {int(r.n):,}"]
         facts += [f"tier {r.tier}"] if r.tier else []
-        facts += [r.recipe] if r.tier else [f"`{r.evidence}`"]
-        below = f"\n<p class='facts'>{coded(r.evidence)}</p>" if r.tier else ""
+        facts += [r.recipe, r.source] if r.tier else [r.source]
+        how = r.evidence if r.tier else f"`{r.run}`; needs {r.needs}"
+        below = f"\n<p class='facts'>{coded(how)}</p>"
         cards.append(f"<div class='claim' id='claim-{slug(r.id)}'><p>{badge(r.verdict)} "
                      f"{coded(r.claim)}</p>\n<p class='facts'>{coded(' · '.join(facts))}</p>{below}</div>")
     return "\n".join(cards)
@@ -161,7 +162,7 @@ def paper_results(paper: str, title: str, listed: list, picture) -> str:
     "The results page of a paper: its claims, then every recipe's figures and tables."
     lines = [f"# {title.split(':')[0]}: results", "", "> Every published number beside the measured one. "
              "[How to read a verdict](/reading_a_verdict.md).", ""]
-    rows = tables.claims(paper)
+    rows = ledger.claims(paper)
     if len(rows):
         lines += ["## Claims", "", f"{len(rows)} claims: {verdict_counts(rows)}.", "", claim_cards(rows), ""]
     for recipe, page in sorted(listed, key=lambda pair: not pair[0].headline):

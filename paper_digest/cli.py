@@ -170,7 +170,8 @@ def reproduce(
     force: ForceOption = False,
 ) -> None:
     "Run the headline recipes, or all; finished ones are reused, a failed one does not stop the others."
-    from paper_digest.tables import caption, join, overview, show_claims
+    from paper_digest.ledger import show_claims
+    from paper_digest.tables import caption, join, overview
     todo = [r for r in recipes.recipes(paper) if all_ or r.headline]
     if not todo:
         raise UserError(f"no recipe to run for {paper or 'any paper'}; `paper-digest list` shows what there is")
@@ -216,7 +217,7 @@ def claims(
     format: Annotated[ClaimsFormat, typer.Option(help="md or json.")] = ClaimsFormat.md,
 ) -> None:
     "The claims ledger: claim, the paper's figure, ours, interval, verdict."
-    from paper_digest.tables import show_claims
+    from paper_digest.ledger import show_claims
     typer.echo(show_claims(paper, format.value))
 
 

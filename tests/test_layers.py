@@ -7,7 +7,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "paper_digest"
 LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "train",
           "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "tables",
-          "report"]
+          "ledger", "report"]
 PAPERS = ["self_rewarding", "abc", "hot", "babel"]
 DEVELOPMENT = {"nbdev", "fastcore", "execnb", "pytest", "hypothesis", "playwright", "sphinx"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py")
