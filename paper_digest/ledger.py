@@ -86,7 +86,7 @@ def _measured(record: dict[str, Any], where: dict[str, Any]) -> float | None:
     cells = [m["value"] for m in record["metrics"] if all(m[k] == v for k, v in where.items())]
     return cells[0] if len(cells) == 1 else None
 
-
+# %% ../nbs/07a_ledger.ipynb #b3810e5b
 def _reference(recipe: Recipe) -> dict[str, Any] | None:
     "The repository's record of a recipe, at its first tier that has one."
     paths = [reference_path(recipe, t) for t in ("tiny", "paper", "gpu")]
