@@ -253,3 +253,14 @@ def test_source_opens(opened):
     page.get_by_role("button", name="Show all source").click()
     assert page.locator("div.cell.tag_source details:not([open])").count() == 0
     assert source.locator("pre").is_visible()
+
+
+# ------------------------------------------------------------------ for everybody
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["home", "module", "recipe", "paper", "results"])
+def test_axe_finds_nothing_serious(opened, name, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+    page = opened(shown()[name], 1280, scheme)
+    found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
+    serious = [f"{v['id']}: {v['help']}; {n['html'][:120]}" for v in found if v["impact"] in ("serious", "critical") for n in v["nodes"][:3]]
+    assert serious == []

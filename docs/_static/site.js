@@ -1,5 +1,5 @@
 // One button per page opens or closes all folded sources; boxes that scroll can be reached by keyboard;
-// a figure shown smaller than it is opens in full size.
+// what folds in the side bar has a name; a figure shown smaller than it is opens in full size.
 document.addEventListener("DOMContentLoaded", () => {
   const sources = [...document.querySelectorAll("div.cell.tag_source details")];
   const origin = document.querySelector("p.origin");
@@ -21,6 +21,9 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   document.querySelectorAll("article pre, article .output.text_html, article .pst-scrollable-table-container").forEach((box) => {
     if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+  });
+  document.querySelectorAll(".bd-sidenav li.has-children > details > summary").forEach((fold) => {  // the theme shows an arrow only
+    fold.setAttribute("aria-label", `Pages of ${fold.closest("li").querySelector("a").textContent.trim()}`);
   });
   document.querySelectorAll("article img").forEach((img) => {
     const wrap = () => {

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARMS', 'SHARES', 'COLORS', 'Study', 'from_params', 'cache_dir', 'prepare', 'greedy_answers', 'step_cases',
            'unseen_steps', 'step_reports', 'score_report', 'measure', 'pair_quality', 'Arm', 'OracleJudge', 'run_arm',
-           'run_m1', 'run_study', 'seed_bootstrap', 'size_name', 'answers_of', 'gain', 'model_table', 'judge_change',
-           'kept_verdict', 'stage_seconds', 'plot_rounds']
+           'run_m1', 'one_thread', 'run_study', 'seed_bootstrap', 'size_name', 'answers_of', 'gain', 'model_table',
+           'judge_change', 'kept_verdict', 'stage_seconds', 'plot_rounds']
 
 # %% ../../nbs/self_rewarding/06a_study.ipynb #5f7a0eb6
 import json
@@ -298,7 +298,7 @@ def run_m1(
     return str(make_m1(prepare(study, work), work)[0])
 
 # %% ../../nbs/self_rewarding/06a_study.ipynb #894ce2dc
-def _one_thread() -> None:
+def one_thread() -> None:
     "Start of a worker process."
     import os
 
@@ -320,7 +320,7 @@ def run_study(
         raise UserError(f"an arm takes its number of pairs from {lost[0]!r}, which is not part of the study")
     import multiprocessing
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-    pool = ProcessPoolExecutor(jobs or cores(), multiprocessing.get_context("spawn"), _one_thread) if jobs != 0 else _Here()
+    pool = ProcessPoolExecutor(jobs or cores(), multiprocessing.get_context("spawn"), one_thread) if jobs != 0 else _Here()
     with pool:
         running = {pool.submit(run_m1, study.with_seed(s), work): (s, None) for s in seeds}
         while running:
