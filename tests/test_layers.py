@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from paper_digest import data
+
 PACKAGE = Path(__file__).resolve().parents[1] / "paper_digest"
 LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "train",
           "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "tables",
           "ledger", "report"]
-PAPERS = ["self_rewarding", "abc", "hot", "babel"]
+PAPERS = list(data.PAPERS)
 DEVELOPMENT = {"nbdev", "fastcore", "execnb", "pytest", "hypothesis", "playwright", "sphinx"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py")
 

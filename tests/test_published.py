@@ -33,7 +33,8 @@ def test_printed_versus_recomputed():
 
 
 def test_enough_means_were_checked():
-    assert {p: len(printed_means(p)) for p in PAPERS} == {"self_rewarding": 19, "abc": 18, "hot": 74, "babel": 21}
+    counts = {"self_rewarding": 19, "abc": 18, "hot": 74, "babel": 21}
+    assert {p: len(printed_means(p)) for p in counts} == counts
 
 
 def test_slips_are_footnotes_and_the_printed_value_stays():
