@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "paper_digest"
-LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "train",
-          "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "tables",
+LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "pace", "train",
+          "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "launch_ray", "tables",
           "report"]
 PAPERS = ["self_rewarding", "abc", "hot", "babel"]
 DEVELOPMENT = {"nbdev", "fastcore", "execnb", "pytest", "hypothesis", "playwright", "sphinx"}
