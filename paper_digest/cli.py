@@ -21,7 +21,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from . import data, recipes, runs
+from . import data, launch, recipes, runs
 from .core import Tier, UserError, cores
 
 # %% ../nbs/08_cli.ipynb #20e632f1
@@ -178,7 +178,7 @@ def reproduce(
     todo = [r for r in recipes.recipes(paper) if all_ or r.headline]
     if not todo:
         raise UserError(f"no recipe to run for {paper or 'any paper'}; `paper-digest list` shows what there is")
-    planned = runs.plan(todo, tier.value, seed, seeds)
+    planned = launch.plan(todo, tier.value, seed, seeds)
     if launcher == Launcher.ray:
         from paper_digest import launch_ray
         if jobs is not None:
@@ -187,7 +187,7 @@ def reproduce(
     elif address:
         raise UserError("--address needs --launcher ray")
     else:
-        records = runs.reproduce(planned, jobs or 1, force, report=Progress())
+        records = launch.reproduce(planned, jobs or 1, force, report=Progress())
     for r in todo:
         if any(records[p.label]["status"] != "failed" for p in planned if p.recipe is r):
             record, origin, _ = runs.find_record(r, tier.value)

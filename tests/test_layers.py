@@ -6,7 +6,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "paper_digest"
 LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "pace", "train",
-          "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "launch_ray", "tables",
+          "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "launch", "launch_ray", "tables",
           "report"]
 PAPERS = ["self_rewarding", "abc", "hot", "babel"]
 DEVELOPMENT = {"nbdev", "fastcore", "execnb", "pytest", "hypothesis", "playwright", "sphinx"}
