@@ -10,6 +10,7 @@ __all__ = ['LOSSES', 'TrainSettings', 'sft_row', 'dpo_row', 'WeightedRows', 'wei
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -319,7 +320,7 @@ def launch_job(
     job: Path,
     accelerate: str = "",  # an accelerate configuration file; "" trains in this process
 ) -> dict[str, float]:     # what the trainer did
-    "Run a training stage here or through `accelerate launch`; a failed launch is a `UserError` with its last line."
+    "Run a training stage here or through `accelerate launch`; a failed launch is a `UserError` with the first error it named."
     if not accelerate:
         return run_job(str(job))
     code = "import sys; from paper_digest.train import run_job; run_job(sys.argv[1])"
@@ -327,6 +328,7 @@ def launch_job(
                sys.executable, "-c", code, str(job)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"accelerate launch of {job} ended with status {done.returncode}: {last}")
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        named = next((line for line in lines if re.match(r"(\[rank\d+\]:\s*)?[\w.]*(Error|Exception)\b", line)), lines[-1])
+        raise UserError(f"accelerate launch of {job} ended with status {done.returncode}: {named}")
     return json.loads((job.parent / "stats.json").read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from paper_digest.core import UserError  # noqa: E402
 from paper_digest.models import load_causal_lm, save_causal_lm, tiny_qwen2, word_tokenizer  # noqa: E402
 from paper_digest.train import TrainSettings, dpo_row, launch_job, sft_row, write_job  # noqa: E402
 
@@ -59,6 +60,15 @@ def test_two_processes_train_what_one_does(work, method, name):
     else:
         apart = max((p - q).abs().max().item() for p, q in zip(weights(one), weights(two)))
         assert apart < 1e-4, f"weights differ by {apart}"
+
+
+def test_a_launch_that_fails_says_why(work, tmp_path):
+    folder, job = work
+    lost = job("sft", "lost", 8)
+    spec = json.loads(lost.read_text())
+    lost.write_text(json.dumps({**spec, "checkpoint": str(tmp_path / "nothing")}))
+    with pytest.raises(UserError, match="ended with status 1: .*UserError: there is no checkpoint folder"):
+        launch_job(lost, launch_file(folder, "ddp"))
 
 
 def meet(rank, folder):
