@@ -34,6 +34,8 @@ from paper_digest.recipes import recipes  # noqa: E402
 from paper_digest.runs import find_record  # noqa: E402
 
 CARDS = "<!-- site: papers -->"  # in README.md: where the cards of the papers stand
+GPU = "<!-- site: gpu recipes -->"  # in gpu.md: where the needs of the gpu tiers stand
+GUIDES = ("how_to_run", "reading_a_verdict", "engines", "gpu")  # docs/<name>.md
 
 
 class Site:
@@ -59,7 +61,7 @@ class Site:
         self.index = pages.Index([p for p in every if p.module], recipe_pages)
         # file or folder of the repository -> file the page is made from
         self.docs = {p.source.resolve(): f"{p.doc}.ipynb" for p in every}
-        self.docs |= {here / f"{n}.md": f"{n}.md" for n in ("how_to_run", "reading_a_verdict")}
+        self.docs |= {here / f"{n}.md": f"{n}.md" for n in GUIDES}
         self.docs |= {root / "README.md": "index.md", nbs: "shared/index.md"}
         self.docs |= {nbs / p: f"{p}/index.{'ipynb' if self.overview[p] else 'md'}" for p in self.papers}
         self.docs |= {nbs / "recipes" / p: f"{p}/results.md" for p in self.papers}
@@ -138,8 +140,8 @@ class Site:
                 self.recipe_page(recipe, page)
             self.put(f"{paper}/results", results.paper_results(paper, PAPERS[paper][0], self.recipes[paper], self.picture))
             self.paper_page(paper)
-        for n in ("how_to_run", "reading_a_verdict"):
-            self.put(n, self.markdown(here / f"{n}.md", n))
+        for n in GUIDES:
+            self.put(n, self.markdown(here / f"{n}.md", n).replace(GPU, gpu_table()))
         self.put("shared/index", listing("Shared modules", "What more than one paper needs, in reading order.", self.shared))
         self.put("index", self.home())
 
@@ -186,7 +188,7 @@ class Site:
             text = f"# {self.settings('title')}\n\n{self.settings('description')}.\n"
         cards = "\n".join(["::::{container} cards", *(self.card(p) for p in self.papers), "::::"])
         text = text.replace(CARDS, cards)
-        start = [*([f"Tour <{self.tour.doc}>"] if self.tour else []), "how_to_run", "reading_a_verdict"]
+        start = [*([f"Tour <{self.tour.doc}>"] if self.tour else []), *GUIDES]
         trees = [toctree(start, "Start"), toctree([f"{PAPERS[p][0].split(':')[0]} <{p}/index>" for p in self.papers], "Papers"),
                  toctree(["shared/index"], "Library")]
         return "\n\n".join([text, *trees])
@@ -212,6 +214,17 @@ def name(path: Path) -> str:
 def label(page: Page) -> str:
     "Short name of a notebook: that of its module, else its title."
     return page.module.split(".")[-1] if page.module else page.title
+
+
+def gpu_table() -> str:
+    "What the gpu tier of each recipe needs, as its YAML says."
+    rows = ["| recipe | GPU | minutes at most | data | changed parameters |", "|---|---|---|---|---|"]
+    for r in (r for r in recipes() if "gpu" in r.tiers):
+        tier = r.tiers["gpu"]
+        changed = ", ".join(f"{k} {v}" for k, v in tier.params.items())
+        rows.append(f"| `{r.id}` | {'one' if 'gpu' in tier.needs else 'none'} | {tier.minutes:g} | {', '.join(r.data) or 'none'} "
+                    f"| {changed or 'none'} |")
+    return "\n".join(rows)
 
 
 def toctree(docs: list[str], caption: str = "") -> str:

@@ -30,8 +30,12 @@ def fact_line(recipe: Recipe, record: dict, origin: str) -> str:
     took = f"{record['seconds']:.0f} s" if record["seconds"] >= 1 else "under a second"
     seeds = ", ".join(map(str, record["seeds"]))
     commit = "" if record["git_commit"] == "unknown" else f", commit `{record['git_commit'][:8]}`"
+    trained, pace = record.get("training"), ""
+    if trained:
+        share = f", {100 * trained['share_of_peak']:.0f} % of the card's peak" if "share_of_peak" in trained else ""
+        pace = f" Training: {trained['stages']} stages at {trained['tokens_per_second']:,.0f} tokens a second{share}."
     return (f"Tier **{record['tier']}**, {origin}: {took} on {record['device']}, {record['cores']} cores, "
-            f"{record['started'][:10]}, seed {seeds}{commit}.")
+            f"{record['started'][:10]}, seed {seeds}{commit}.{pace}")
 
 
 def run_facts(recipe: Recipe, record: dict | None, origin: str, executed: bool) -> str:

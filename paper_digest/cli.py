@@ -21,7 +21,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from . import data, recipes, runs
+from . import data, launch, recipes, runs
 from .core import Tier, UserError, cores
 
 # %% ../nbs/08_cli.ipynb #20e632f1
@@ -40,6 +40,7 @@ app.add_typer(rewarding_app, name="self-rewarding")
 class Launcher(str, Enum):
     "Where recipes run."
     local = "local"
+    ray = "ray"
 
 
 Paper = Annotated[Optional[str], typer.Option("--paper", help=f"One of {', '.join(data.PAPERS)}.")]
@@ -165,8 +166,11 @@ def reproduce(
     all_: Annotated[bool, typer.Option("--all", help="All recipes, not only the headline ones.")] = False,
     tier: TierOption = Tier.tiny,
     paper: Paper = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Recipes at a time.")] = 1,
-    launcher: Annotated[Launcher, typer.Option(help="Where recipes run.")] = Launcher.local,
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Seed of each recipe's first run, instead of its own.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each recipe, with seeds that follow each other.")] = 1,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="Runs at a time on this machine; 1 if not given.")] = None,
+    launcher: Annotated[Launcher, typer.Option(help="This machine, or the nodes of a Ray cluster.")] = Launcher.local,
+    address: Annotated[str, typer.Option(help="Of a running Ray cluster; auto for the one on this machine.")] = "",
     force: ForceOption = False,
 ) -> None:
     "Run the headline recipes, or all; finished ones are reused, a failed one does not stop the others."
@@ -175,9 +179,18 @@ def reproduce(
     todo = [r for r in recipes.recipes(paper) if all_ or r.headline]
     if not todo:
         raise UserError(f"no recipe to run for {paper or 'any paper'}; `paper-digest list` shows what there is")
-    records = runs.reproduce(todo, tier.value, jobs, force, report=Progress())
+    planned = launch.plan(todo, tier.value, seed, seeds)
+    if launcher == Launcher.ray:
+        from paper_digest import launch_ray
+        if jobs is not None:
+            raise UserError("--jobs is of the local launcher; Ray counts the cores and GPUs that the recipes' YAML files ask for")
+        records = launch_ray.reproduce(planned, address, force, report=Progress())
+    elif address:
+        raise UserError("--address needs --launcher ray")
+    else:
+        records = launch.reproduce(planned, jobs or 1, force, report=Progress())
     for r in todo:
-        if records[r.id]["status"] != "failed":
+        if any(records[p.label]["status"] != "failed" for p in planned if p.recipe is r):
             record, origin, _ = runs.find_record(r, tier.value)
             typer.echo(f"\n## {r.id}\n\n{overview(join(r, record))}\n\n{caption(r, record, origin)}\n"
                        f"The whole table: paper-digest table {r.id}")

@@ -10,6 +10,7 @@ __all__ = ['LOSSES', 'TrainSettings', 'sft_row', 'dpo_row', 'WeightedRows', 'wei
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .core import UserError, write_atomic
+from .pace import note_stage, pace_of
 
 # %% ../nbs/04_train.ipynb #c541157d
 LOSSES = ("sigmoid", "ipo", "robust")  # DPO; IPO; DPO corrected for a share `label_smoothing` of flipped labels
@@ -128,6 +130,7 @@ def _arguments(
     config: type,        # SFTConfig or DPOConfig
     model: Any,
     folder: str,         # for the trainer's own files; nothing is kept there
+    device: str | None,  # cpu or cuda; None: where the model is
     **more: Any,
 ) -> Any:                # an instance of `config`
     "Settings as the trainer's arguments, with all logging, saving and progress bars off."
@@ -139,7 +142,7 @@ def _arguments(
         {"linear": "linear", "constant": "constant_with_warmup"}[settings.schedule],
         lr_scheduler_kwargs={"min_lr_rate": settings.floor} if cosine else {}, weight_decay=settings.weight_decay,
         adam_beta1=settings.betas[0], adam_beta2=settings.betas[1], max_grad_norm=settings.clip, seed=settings.seed,
-        bf16=settings.dtype == "bfloat16", use_cpu=model.device.type == "cpu", gradient_checkpointing=settings.checkpointing,
+        bf16=settings.dtype == "bfloat16", use_cpu=(device or model.device.type) == "cpu", gradient_checkpointing=settings.checkpointing,
         save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
         remove_unused_columns=False, **more)
 
@@ -147,13 +150,21 @@ def _arguments(
 def _fit(
     trainer: Any,
     started: float,       # time.time() before the trainer was made
-) -> dict[str, float]:    # steps, seconds, loss and the trainer's own means
+    settings: TrainSettings,
+    tokens: float,        # of a row, on average
+    operations: int,      # for each token and parameter, see `pace`
+) -> dict[str, float]:    # steps, seconds, loss, pace and the trainer's own means
     "Run a trainer quietly and say what it did."
+    import torch
     from transformers import PrinterCallback
     trainer.remove_callback(PrinterCallback)
     done = trainer.train()
     means = {k: float(v) for k, v in trainer.state.log_history[-1].items() if "/" in k}
-    return {"steps": done.global_step, "loss": float(done.training_loss), "seconds": time.time() - started, **means}
+    pace = pace_of(trainer, done.metrics["train_samples_per_second"], tokens, settings.dtype == "bfloat16", operations)
+    if trainer.accelerator.is_main_process:
+        note_stage({"loop_seconds": done.metrics["train_runtime"], **pace})
+    loss = torch.tensor(done.training_loss, device=trainer.accelerator.device)  # of this process's share of every batch
+    return {"steps": done.global_step, "loss": trainer.accelerator.reduce(loss, "mean").item(), "seconds": time.time() - started, **pace, **means}
 
 # %% ../nbs/04_train.ipynb #28135a74
 def train_sft(
@@ -161,6 +172,7 @@ def train_sft(
     tokenizer: Any,
     rows: Sequence[Mapping[str, Sequence]],  # as `sft_row` makes them
     settings: TrainSettings = TrainSettings(),
+    device: str | None = None,         # cpu or cuda; None: where the model is
 ) -> tuple[Any, dict[str, float]]:     # the trained model (adapters merged), and steps, loss, seconds
     "Supervised fine-tuning on prepared rows with TRL's SFTTrainer."
     from datasets import Dataset
@@ -175,11 +187,12 @@ def train_sft(
             return weighted_nll(logits, inputs["labels"], inputs["weights"])
 
     with tempfile.TemporaryDirectory() as folder:
-        args = _arguments(settings, SFTConfig, model, folder, max_length=None,
+        args = _arguments(settings, SFTConfig, model, folder, device, max_length=None,
                           dataset_kwargs={"skip_prepare_dataset": True})
         trainer = Weighted(model=model, args=args, processing_class=tokenizer, train_dataset=Dataset.from_list(list(rows)),
                            data_collator=WeightedRows(tokenizer.pad_token_id), peft_config=_lora(settings))
-        stats = _fit(trainer, started)
+        tokens = sum(len(r["input_ids"]) for r in rows) / len(rows)
+        stats = _fit(trainer, started, settings, tokens, 0 if settings.lora else 6)
     return _merged(trainer, settings), stats
 
 
@@ -192,9 +205,25 @@ def _lora(settings: TrainSettings) -> Any:
 
 
 def _merged(trainer: Any, settings: TrainSettings) -> Any:
-    "The trainer's model out of its wrappers, adapters added into the weights."
+    "The trainer's model out of its wrappers, adapters added into the weights; one that processes share is whole on the first."
+    from accelerate.utils import DistributedType
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all processes take part
+        if not trainer.accelerator.is_main_process:
+            return model
+        model = _whole(model.config, weights, settings)
     return (model if settings.lora is None else model.merge_and_unload()).eval()
+
+
+def _whole(config: Any, weights: Mapping[str, Any], settings: TrainSettings) -> Any:
+    "A model in one piece on the processor, with these weights."
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_config(config)
+    model = model if settings.lora is None else get_peft_model(model, _lora(settings))
+    model.load_state_dict(weights, strict=not config.tie_word_embeddings)
+    return model
 
 # %% ../nbs/04_train.ipynb #036b2899
 def train_dpo(
@@ -204,6 +233,7 @@ def train_dpo(
     settings: TrainSettings = TrainSettings(),
     replay: Sequence[Mapping[str, Sequence]] = (),  # SFT rows, drawn beside the pairs when `settings.replay` is set
     reference: Any = None,          # frozen reference; a copy of `model` as it comes when None (adapters: `model` without them)
+    device: str | None = None,      # cpu or cuda; None: where the model is
 ) -> tuple[Any, dict[str, float]]:  # the trained model (adapters merged), and steps, loss, margins, seconds
     "Preference training on prepared rows with TRL's DPOTrainer."
     from datasets import Dataset
@@ -228,11 +258,12 @@ def train_dpo(
     with tempfile.TemporaryDirectory() as folder:
         extra = {"loss_type": [settings.loss, "sft"], "loss_weights": [1.0, settings.nll]} if settings.nll else {
             "loss_type": [settings.loss]}
-        args = _arguments(settings, DPOConfig, model, folder, beta=settings.beta, label_smoothing=settings.label_smoothing,
+        args = _arguments(settings, DPOConfig, model, folder, device, beta=settings.beta, label_smoothing=settings.label_smoothing,
                           max_length=None, **extra)
         trainer = Prepared(model=model, ref_model=reference, args=args,
                            processing_class=tokenizer, train_dataset=Dataset.from_list(list(rows)), peft_config=_lora(settings))
-        stats = _fit(trainer, started)
+        tokens = sum(2 * len(r["prompt_ids"]) + len(r["chosen_ids"]) + len(r["rejected_ids"]) for r in rows) / len(rows)
+        stats = _fit(trainer, started, settings, tokens, 0 if settings.lora else 8)  # replayed rows are not counted
     return _merged(trainer, settings), stats
 
 
@@ -252,12 +283,14 @@ def write_job(
     settings: TrainSettings,
     out: Path,                # folder of the trained checkpoint
     replay: Sequence[Mapping[str, Sequence]] = (),
+    device: str = "cpu",      # cpu, cuda or cuda:N; many processes divide the GPUs among them
 ) -> Path:                    # job.json
     "Write down one training stage."
     for name, lines in (("rows", rows), ("replay", replay)):
         write_atomic(folder / f"{name}.jsonl", "".join(json.dumps(dict(r)) + "\n" for r in lines))
     return write_atomic(folder / "job.json", json.dumps({
-        "method": method, "checkpoint": str(checkpoint), "out": str(out), "settings": asdict(settings)}))
+        "method": method, "checkpoint": str(checkpoint), "out": str(out), "device": device,
+        "settings": asdict(settings)}))
 
 
 def run_job(
@@ -270,11 +303,13 @@ def run_job(
     rows, replay = ([json.loads(line) for line in (folder / f"{n}.jsonl").read_text(encoding="utf-8").splitlines()]
                     for n in ("rows", "replay"))
     settings = TrainSettings(**{**spec["settings"], "betas": tuple(spec["settings"]["betas"])})
-    model, tokenizer = load_causal_lm(spec["checkpoint"])  # float32: a small learning rate would vanish in bfloat16 weights
+    many, device = int(os.environ.get("WORLD_SIZE", 1)) > 1, spec["device"]
+    # float32: a small learning rate would vanish in bfloat16 weights; of many processes each is given its own GPU by the trainer
+    model, tokenizer = load_causal_lm(spec["checkpoint"], "cpu" if many else device)
     if spec["method"] == "sft":
-        model, stats = train_sft(model, tokenizer, rows, settings)
+        model, stats = train_sft(model, tokenizer, rows, settings, device)
     else:
-        model, stats = train_dpo(model, tokenizer, rows, settings, replay)
+        model, stats = train_dpo(model, tokenizer, rows, settings, replay, device=device)
     if int(os.environ.get("RANK", 0)) == 0:
         save_causal_lm(model, tokenizer, Path(spec["out"]))
         write_atomic(folder / "stats.json", json.dumps(stats))
@@ -285,7 +320,7 @@ def launch_job(
     job: Path,
     accelerate: str = "",  # an accelerate configuration file; "" trains in this process
 ) -> dict[str, float]:     # what the trainer did
-    "Run a training stage here or through `accelerate launch`; a failed launch is a `UserError` with its last line."
+    "Run a training stage here or through `accelerate launch`; a failed launch is a `UserError` with the first error it named."
     if not accelerate:
         return run_job(str(job))
     code = "import sys; from paper_digest.train import run_job; run_job(sys.argv[1])"
@@ -293,6 +328,7 @@ def launch_job(
                sys.executable, "-c", code, str(job)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"accelerate launch of {job} ended with status {done.returncode}: {last}")
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        named = next((line for line in lines if re.match(r"(\[rank\d+\]:\s*)?[\w.]*(Error|Exception)\b", line)), lines[-1])
+        raise UserError(f"accelerate launch of {job} ended with status {done.returncode}: {named}")
     return json.loads((job.parent / "stats.json").read_text(encoding="utf-8"))

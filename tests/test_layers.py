@@ -7,8 +7,8 @@ import pytest
 from paper_digest import data
 
 PACKAGE = Path(__file__).resolve().parents[1] / "paper_digest"
-LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "train",
-          "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "tables",
+LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "pace", "train",
+          "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "launch", "launch_ray", "tables",
           "ledger", "report"]
 PAPERS = list(data.PAPERS)
 DEVELOPMENT = {"nbdev", "fastcore", "execnb", "pytest", "hypothesis", "playwright", "sphinx"}

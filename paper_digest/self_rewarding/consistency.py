@@ -94,7 +94,7 @@ def make_pairwise(
                 *scored_rows(w, tok, s.scored, s.seed, weight=4.0), *compare_rows(w, tok, s.compared, s.seed, 4.0, s.explain)]
         how = TrainSettings(learning_rate=s.lr, max_steps=s.steps, batch_size=s.batch, schedule="cosine", floor=0.05, warmup=0.03,
                             betas=(0.9, 0.98), weight_decay=0.01, seed=s.seed)
-        return launch_job(write_job(folder / "job", "sft", m0, rows, how, folder / "M1"))
+        return launch_job(write_job(folder / "job", "sft", m0, rows, how, folder / "M1", device=s.device))
     return folder / "M1", stage(folder, "m1", work_)
 
 # %% ../../nbs/self_rewarding/09b_consistency.ipynb #7d038758

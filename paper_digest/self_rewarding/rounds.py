@@ -331,7 +331,8 @@ def train_round(
         made = [dpo_row(tokenizer, r["prompt"], r["chosen"], r["rejected"], config.eos and r["chosen_ends"],
                         config.eos and r["rejected_ends"], settings.max_length) for r in used_pairs(config, folder, round)]
         rows = [r for r in made if r is not None]
-    job = write_job(folder / f"job-{round}", method, folder / f"M{round - 1}", rows, settings, folder / f"M{round}", replay)
+    job = write_job(folder / f"job-{round}", method, folder / f"M{round - 1}", rows, settings, folder / f"M{round}", replay,
+                    config.device)
     stats = launch_job(job, config.accelerate)
     shutil.rmtree(job.parent)
     return {**stats, "rows": len(rows)}
@@ -355,7 +356,7 @@ def make_m1(
 
     def work_() -> dict[str, Any]:
         job = write_job(folder / "job", "sft", m0 if m0.is_dir() else Path(config.m0), _lines(config.sft_rows), config.sft,
-                        folder / "M1")
+                        folder / "M1", device=config.device)
         stats = launch_job(job, config.accelerate)
         shutil.rmtree(job.parent)
         return stats
