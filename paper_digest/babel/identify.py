@@ -9,6 +9,7 @@ __all__ = ['PLACES', 'ORDERS', 'ngrams', 'Identifier', 'train', 'Identified', 'c
 # %% ../../nbs/babel/11_identify.ipynb #8966c428
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +23,21 @@ from ..core import UserError
 PLACES, ORDERS = 1 << 18, (1, 2, 3, 4)
 
 
+@lru_cache(maxsize=1)
+def _blank() -> np.ndarray:  # a flag for each code point
+    "White space, and what is no letter among ASCII."
+    flags = np.zeros(0x110000, dtype=bool)
+    flags[:0x3100] = [c.isspace() or c.isascii() and not c.isalpha() for c in map(chr, range(0x3100))]
+    return flags
+
+
 def ngrams(
     text: str,
 ) -> np.ndarray:  # places, one for each n-gram of each order
     "Hashed character n-grams of a text."
-    points = code_points(f" {' '.join(''.join(c if c.isalpha() or not c.isascii() else ' ' for c in text.lower()).split())} ").astype(np.uint64)
+    points = code_points(f" {text.lower()} ")
+    blank = _blank()[points]
+    points = np.where(blank, np.uint32(32), points)[~(blank & np.concatenate([[False], blank[:-1]]))].astype(np.uint64)
     found, hashed = [], np.zeros(len(points), dtype=np.uint64)
     for n in ORDERS:
         if len(points) < n:
@@ -86,7 +97,7 @@ def identify(
     model: Identifier,
     text: str,              # normalised
     margin: float = 0.02,   # below it two languages are too close to call
-    limit: int = 2000,      # characters looked at
+    limit: int = 1000,      # characters looked at
 ) -> Identified:
     "Language of a text, or `und` with the reason."
     text = text[:limit]
