@@ -362,10 +362,11 @@ def babel_clean(
     out: Annotated[Path, typer.Option(help="Folder for kept.jsonl, dropped.jsonl, funnel.csv, funnel.png; must not exist.")],
     language: Annotated[Optional[str], typer.Option(help="Language of lines that do not name one, such as sw.")] = None,
     no_tests: Annotated[bool, typer.Option("--no-tests", help="Do not compare with evaluation sets.")] = False,
+    quality: Annotated[Optional[str], typer.Option(help="Drop debris: 'damage' for the built-in classifier, or a file of babel.quality.")] = None,
 ) -> None:
     "Clean a corpus in the 25 languages, with counts for each language and step."
     from paper_digest.babel.clean import clean_files
-    typer.echo(clean_files(files, out, language, against=not no_tests))
+    typer.echo(clean_files(files, out, language, not no_tests, quality))
 
 
 # %% ../nbs/08_cli.ipynb #a51c0de1
