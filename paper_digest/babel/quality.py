@@ -12,6 +12,7 @@ import os
 import random
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ import numpy as np
 from .. import data
 from .languages import LANGUAGES, language
 from .overlap import pieces
-from .rules import Document
+from .rules import Document, min_chars
 from .sources import documents
 from .text import code_points, normalise
 from ..core import UserError
@@ -125,6 +126,8 @@ def with_limits(
     lost: float = LOST,
 ) -> Quality:
     "The classifier with a limit for each language."
+    if empty := [c for c, own in good.items() if not len(own)]:
+        raise UserError(f"no good text of {', '.join(empty)} is left to set a limit; give more documents")
     return model._replace(limits={c: float(np.quantile([model.score(t) for t in own], lost)) for c, own in good.items()})
 
 
@@ -143,11 +146,12 @@ def dealt(
     code: str,
     part: str,                # train, limits or test
     limit: int | None = 100,  # documents of each file
-) -> list[str]:               # normalised, at least 200 characters, or their equivalent
+) -> list[str]:               # normalised, at least twice the shortest document that is kept
     "Texts of a language for one purpose."
     parts = {"test": (0,), "limits": (1,), "train": (2, 3)}[part]
-    texts = [normalise(d.text) for d in documents(code, limit) if int(d.id.rsplit("#", 1)[1]) // 5 % 4 in parts]
-    return [t for t in texts if len(t) >= (100 if code in ("zh", "ja", "ko") else 200)]
+    files = groupby(documents(code, limit), key=lambda d: d.id.rsplit("#", 1)[0])
+    texts = [normalise(d.text) for _, own in files for place, d in enumerate(own) if place // 2 % 4 in parts]
+    return [t for t in texts if len(t) >= 2 * min_chars(code)]
 
 
 def damaged(

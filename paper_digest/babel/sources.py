@@ -11,6 +11,7 @@ import io
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from .. import data
@@ -73,19 +74,24 @@ def _files(code: str) -> Iterator[tuple[str, Callable[[str], list[str]]]]:
             yield f"nusax/mt_{split}.csv", lambda t: [r[_NUSAX[code]] for r in csv.DictReader(io.StringIO(t))]
 
 
-def documents(
-    code: str,                 # a language
-    limit: int | None = None,  # documents of each file, evenly spaced; all when None
-) -> list[Document]:
-    "Documents of a language."
-    language(code)
+@lru_cache(maxsize=64)
+def _documents(code: str, limit: int | None) -> tuple[Document, ...]:
+    "Documents of a language; a file is read and checked once."
     found = []
     for file, reader in _files(code):
         texts = reader(data.read("multilingual", file).decode("utf-8"))
         step = max(1, len(texts) // limit) if limit else 1
         for i, text in list(enumerate(texts))[::step][:limit]:
             found.append(Document(f"{file}#{i}", code, text, file.split("/")[0]))
-    return found
+    return tuple(found)
+
+
+def documents(
+    code: str,                 # a language
+    limit: int | None = None,  # documents of each file, evenly spaced; all when None
+) -> list[Document]:
+    "Documents of a language."
+    return list(_documents(language(code).code, limit))
 
 # %% ../../nbs/babel/15_sources.ipynb #1a4a315e
 FAULTS = {"repeated": "exact", "reworded": "near", "test sentence": "overlap", "other language": "language", "short": "rules", "digits": "rules"}
@@ -111,7 +117,7 @@ def planted(
     for d in rng.sample(long, min(each, len(long))):
         add("reworded", edited(d.text, code, rng, 0.01))
         middle = len(d.text) // 2
-        add("test sentence", f"{d.text[:middle]}\n{rng.choice(tests)}\n{d.text[middle // 3:middle]}")
+        add("test sentence", f"{d.text[:middle]}\n{rng.choice(tests)}\n{d.text[middle:]}")
         add("other language", rng.choice(others).text)
         add("short", d.text[:12])
         add("digits", d.text[:60] + "\n" + " ".join(chr(zero + rng.randrange(10)) * 3 for _ in range(60)))
