@@ -8,6 +8,7 @@ __all__ = ['PLACES', 'ORDERS', 'WINDOW', 'SAMPLED', 'FOREIGN', 'ngrams', 'Identi
 
 # %% ../../nbs/babel/11_identify.ipynb #8966c428
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,11 +25,12 @@ PLACES, ORDERS = 1 << 18, (1, 2, 3, 4)
 
 
 @lru_cache(maxsize=1)
-def _blank() -> np.ndarray:  # a flag for each code point
-    "White space, and what is no letter among ASCII."
-    flags = np.zeros(0x110000, dtype=bool)
-    flags[:0x3100] = [c.isspace() or c.isascii() and not c.isalpha() for c in map(chr, range(0x3100))]
-    return flags
+def _kinds() -> np.ndarray:  # for each code point: 0 counts, 1 is a blank, 2 is left out
+    "White space and what is no letter among ASCII; vowel signs and the stretching stroke of Arabic."
+    kinds = np.zeros(0x110000, dtype=np.uint8)
+    kinds[:0x3100] = [c.isspace() or c.isascii() and not c.isalpha() for c in map(chr, range(0x3100))]
+    kinds[[0x640, 0x670, *range(0x64B, 0x660)]] = 2
+    return kinds
 
 
 def ngrams(
@@ -36,7 +38,8 @@ def ngrams(
 ) -> np.ndarray:  # places, one for each n-gram of each order
     "Hashed character n-grams of a text."
     points = code_points(f" {text.lower()} ")
-    blank = _blank()[points]
+    points = points[_kinds()[points] < 2]
+    blank = _kinds()[points] == 1
     points = np.where(blank, np.uint32(32), points)[~(blank & np.concatenate([[False], blank[:-1]]))].astype(np.uint64)
     found, hashed = [], np.zeros(len(points), dtype=np.uint64)
     for n in ORDERS:
@@ -51,12 +54,13 @@ def ngrams(
 class Identifier(NamedTuple):
     "A trained identifier."
     codes: tuple[str, ...]
-    logs: np.ndarray    # (PLACES, languages), float32
+    logs: np.ndarray    # (languages, PLACES), float32
     floors: np.ndarray  # per language: lowest score of its own text
 
-    def scores(self, text: str) -> np.ndarray:
-        "Mean logarithm of probability under each language."
-        return self.logs[ngrams(text)].mean(axis=0)
+    def scores(self, text: str, codes: Sequence[str]) -> np.ndarray:
+        "Mean logarithm of probability under each of some languages."
+        places = ngrams(text)
+        return np.array([self.logs[self.codes.index(c)][places].mean() for c in codes])
 
 
 def train(
@@ -67,12 +71,12 @@ def train(
 ) -> Identifier:
     "Count n-grams, and set the floors on held-out text."
     codes = tuple(texts)
-    logs = np.empty((PLACES, len(codes)), dtype=np.float32)
+    logs = np.empty((len(codes), PLACES), dtype=np.float32)
     for i, code in enumerate(codes):
         counts = np.bincount(ngrams(normalise(" ".join(texts[code]))), minlength=PLACES) + 0.05
-        logs[:, i] = np.log(counts / counts.sum())
+        logs[i] = np.log(counts / counts.sum())
     model = Identifier(codes, logs, np.zeros(len(codes), dtype=np.float32))
-    own = [[model.scores(normalise(t))[i] for t in held_out[code]] for i, code in enumerate(codes)]
+    own = [[model.scores(normalise(t), [code])[0] for t in held_out[code]] for code in codes]
     return model._replace(floors=np.array([np.quantile(s, quantile) - slack for s in own], dtype=np.float32))
 
 # %% ../../nbs/babel/11_identify.ipynb #6c0c054a
@@ -93,6 +97,9 @@ def candidates(
     return [c for c in found if c != "zh"] if japanese > 0.05 else found
 
 
+_LATIN = re.compile("[A-Za-z]+")
+
+
 def identify(
     model: Identifier,
     text: str,              # normalised
@@ -107,13 +114,14 @@ def identify(
     names = candidates(shares)
     if not names:
         return Identified("und", 0.0, "script")
-    scores, places = model.scores(text), [model.codes.index(c) for c in names]
-    order = sorted(places, key=lambda i: -scores[i])
-    best = order[0]
-    gap = float(scores[best] - scores[order[1]]) if len(order) > 1 else float("inf")
-    if scores[best] < model.floors[best]:
+    if not any("Latin" in LANGUAGES[c].scripts for c in names):
+        text = _LATIN.sub(" ", text)
+    scores = model.scores(text, names)
+    best, *rest = np.argsort(-scores, kind="stable")
+    gap = float(scores[best] - scores[rest[0]]) if rest else float("inf")
+    if scores[best] < model.floors[model.codes.index(names[best])]:
         return Identified("und", gap, "floor")
-    return Identified("und", gap, "margin") if gap < margin else Identified(model.codes[best], gap, "")
+    return Identified("und", gap, "margin") if gap < margin else Identified(names[best], gap, "")
 
 # %% ../../nbs/babel/11_identify.ipynb #61665512
 def sentences(
@@ -142,7 +150,7 @@ def trained(
 ) -> Identifier:
     "The identifier of the 25 languages; trained once, kept in the cache folder."
     files = [e.sha256 for e in data.registry().values() if e.dataset == "multilingual" and ("sib200/" in e.file or "udhr/" in e.file or "ntrex" in e.file)]
-    key = hashlib.sha256("".join([*files, str((PLACES, ORDERS, everything, "joined"))]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("".join([*files, str((PLACES, ORDERS, everything, "joined, by language"))]).encode()).hexdigest()[:12]
     kept = data.cache_dir() / "babel" / f"identifier-{key}.npz"
     if kept.is_file():
         with np.load(kept) as saved:

@@ -16,7 +16,7 @@ import numpy as np
 # %% ../../nbs/babel/10_text.ipynb #e30fd87b
 # controls without tab and line end, BOM, soft hyphen, direction marks; never U+200C and U+200D (ZWNJ, ZWJ)
 _DROP = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffe\uffff]")
-_LINES, _SPACES = re.compile("[ ]*(?:\r\n|[\n\r\x0b\x0c\x85\u2028\u2029])[ ]*"), re.compile("[\t \xa0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+_LINES, _SPACES = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]"), re.compile("[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 
 
 def normalise(
@@ -24,7 +24,8 @@ def normalise(
 ) -> str:
     "NFC, no control characters, plain spaces and line ends; joiners stay."
     text = _DROP.sub("", unicodedata.normalize("NFC", text))
-    text = _LINES.sub("\n", _SPACES.sub(" ", text))
+    text = re.sub(" {2,}", " ", _SPACES.sub(" ", _LINES.sub("\n", text)))
+    text = "\n".join(line.strip(" ") for line in text.split("\n"))
     return re.sub("\n{3,}", "\n\n", text).strip()
 
 # %% ../../nbs/babel/10_text.ipynb #bc9d747a
