@@ -147,6 +147,7 @@ def plot_funnel(
         if lost.any():
             ax.barh(names, lost, left=left, color=colour, label=step)
         left = left + lost
+    ax.margins(y=0.02)
     ax.invert_yaxis()
     ax.set(xlim=(0, 1), xlabel="share of the documents", title=title)
     ax.spines[["top", "right"]].set_visible(False)
