@@ -376,10 +376,17 @@ def babel_clean(
     out: Annotated[Path, typer.Option(help="Folder for kept.jsonl, dropped.jsonl, funnel.csv, funnel.png; must not exist.")],
     language: Annotated[Optional[str], typer.Option(help="Language of lines that do not name one, such as sw.")] = None,
     no_tests: Annotated[bool, typer.Option("--no-tests", help="Do not compare with evaluation sets.")] = False,
+    quality: Annotated[Optional[str], typer.Option(help="Drop debris: 'damage' for the built-in classifier, or a file of babel.quality.")] = None,
+    datatrove: Annotated[Optional[str], typer.Option(help="Run on datatrove: 'local', or a YAML file with executor: slurm or ray.")] = None,
 ) -> None:
     "Clean a corpus in the 25 languages, with counts for each language and step."
+    if datatrove is not None:
+        from paper_digest.babel.blocks import clean_distributed
+        done = clean_distributed(files, out, language, not no_tests, quality, datatrove)
+        typer.echo((out / "funnel.csv").read_text(encoding="utf-8") if done else f"queued; {out} appears when the last job is done")
+        return
     from paper_digest.babel.clean import clean_files
-    typer.echo(clean_files(files, out, language, against=not no_tests))
+    typer.echo(clean_files(files, out, language, not no_tests, quality))
 
 
 # %% ../nbs/08_cli.ipynb #a51c0de1

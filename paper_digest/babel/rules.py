@@ -10,8 +10,10 @@ __all__ = ['MIN_CHARS', 'MAX_DIGITS', 'DENSITY', 'MAX_REPEATED_LINES', 'MAX_REPE
 from collections import Counter
 from typing import NamedTuple
 
+import numpy as np
+
 from .languages import language
-from .text import digit_share, is_zawgyi
+from .text import digit_share, is_zawgyi, runs, tokens
 
 # %% ../../nbs/babel/12_rules.ipynb #a4949c74
 class Document(NamedTuple):
@@ -47,17 +49,18 @@ def repeated_lines(
 
 
 def repeated_ngrams(
-    text: str,
-    spaces: bool,  # words are separated by spaces
-) -> float:        # share of the n-grams
+    units: np.ndarray,  # as `tokens` gives
+    spaces: bool,       # words are separated by spaces
+) -> float:             # share of the n-grams
     "Share of n-grams that occurred before."
-    units, n = (text.split(), 5) if spaces else ("".join(text.split()), 10)
-    grams = [tuple(units[i:i + n]) if spaces else units[i:i + n] for i in range(len(units) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    n = 5 if spaces else 10
+    found = runs(units, n) if len(units) >= n else ()
+    return 1 - len(np.unique(found)) / len(found) if len(found) else 0.0
 
 # %% ../../nbs/babel/12_rules.ipynb #763cb503
 def broken_rule(
     document: Document,  # its text normalised
+    units: np.ndarray,   # its `tokens`
 ) -> tuple[str, str]:    # (step, reason); empty when none is broken
     "The first rule a document breaks."
     text, code = document.text, document.language
@@ -69,6 +72,6 @@ def broken_rule(
         return "rules", "more than 30 % digits"
     if repeated_lines(text) > MAX_REPEATED_LINES:
         return "repetition", "repeated lines"
-    if repeated_ngrams(text, language(code).spaces) > MAX_REPEATED_NGRAMS:
+    if repeated_ngrams(units, language(code).spaces) > MAX_REPEATED_NGRAMS:
         return "repetition", "repeated n-grams"
     return "", ""
