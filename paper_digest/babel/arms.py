@@ -6,16 +6,16 @@
 __all__ = ['PLAIN', 'EQUAL_FLOPS', 'NOISE', 'ARMS', 'COLOURS', 'Continued', 'from_params', 'stage_rows', 'Arm', 'arm_model',
            'arm_steps', 'run_arm', 'curve_table', 'compare_arms', 'tokens_to_recover', 'plot_recovery', 'plot_against']
 
-# %% ../../nbs/babel/19c_arms.ipynb #07aa3a7b
+# %% ../../nbs/babel/19c_arms.ipynb #b35bdd01
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .bases import Base, Corpus, Design, fresh, load_corpus, train_base
+from .bases import Corpus, Design, fresh, load_corpus, train_base
 from .bits import GROUPS, Prepared, bits_per_passage, by_language, group_means
 from .init import Init, make_init
 from .jobs import equal_flops_steps
@@ -27,7 +27,7 @@ from .variants import PAPER, gap, positions
 from ..core import UserError
 from ..train import TrainSettings
 
-# %% ../../nbs/babel/19c_arms.ipynb #0ab65372
+# %% ../../nbs/babel/19c_arms.ipynb #157130b6
 @dataclass(frozen=True)
 class Continued:
     "Continued pretraining; the defaults are the tiny run."
@@ -39,7 +39,7 @@ class Continued:
     low: float = 2.0           # stage 2: weight of a low-resource language
     textbooks: float = 3.0     # stage 2: weight of textbook-like text
     new_layers: int = 3
-    visits: tuple[int, ...] = (0, 2, 4, 8, 12, 16, 24, 32, 40)  # steps at which everything is measured
+    visits: tuple[int, ...] = (0, 4, 8, 16, 24, 32, 40)  # steps at which everything is measured
 
 
 def from_params(

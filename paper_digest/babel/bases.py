@@ -27,7 +27,7 @@ from .mixes import TEXTBOOKS, Cell
 from ..core import cores, thread_env, write_atomic
 from ..train import TrainSettings
 
-# %% ../../nbs/babel/19a_bases.ipynb #a432355e
+# %% ../../nbs/babel/19a_bases.ipynb #cc40b51d
 @dataclass(frozen=True)
 class Design:
     "Languages, text, model and training of the bases; the defaults are the tiny run."
@@ -41,10 +41,10 @@ class Design:
     kv_heads: int = 2
     length: int = 64           # tokens of a row
     batch: int = 32            # rows a step
-    steps: int = 420
+    steps: int = 400
     rate: float = 4e-3
     alpha: float = 0.3         # of the shares of Common Crawl
-    growth: tuple[int, ...] = (105, 210)  # steps after which the unfinished base is kept too
+    growth: tuple[int, ...] = (100, 200)  # steps after which the unfinished base is kept too
     passages: int = 12         # of each language, held out
     passage: int = 300         # bytes of a passage
     dtype: str = "float32"     # bfloat16: mixed precision on a GPU
@@ -58,7 +58,7 @@ def from_params(
     own = {k: getattr(p, k) for k in Design.__dataclass_fields__}
     return Design(**own | {"languages": tuple(p.languages), "growth": tuple(p.growth)})
 
-# %% ../../nbs/babel/19a_bases.ipynb #e40aa194
+# %% ../../nbs/babel/19a_bases.ipynb #7ce317dd
 def cache_dir() -> Path:  # made when first written to
     "Where recipes of this paper share tokenizers, data and bases."
     from paper_digest.recipes import runs_dir
@@ -68,9 +68,8 @@ def cache_dir() -> Path:  # made when first written to
 def content_hash(*parts: Any) -> str:  # 12 hex digits
     "Hash of what something is made of: the given parts, this module and those it builds on, the registered text."
     h = hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode())
-    for module in (mixes, pretrain, tokens, bits):
-        h.update(Path(module.__file__).read_bytes())
-    h.update(Path(__file__).read_bytes())
+    for name in ("bases", "bits", "mixes", "pretrain", "tokens"):
+        h.update(Path(mixes.__file__).with_name(f"{name}.py").read_bytes())
     h.update("".join(e.sha256 for e in data.registry().values() if e.dataset == "multilingual").encode())
     return h.hexdigest()[:12]
 

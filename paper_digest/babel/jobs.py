@@ -48,7 +48,7 @@ def equal_flops_steps(
     n = config["num_hidden_layers"]
     return round(steps * forward_flops(config, n + n_new, length) / forward_flops(config, n, length))
 
-# %% ../../nbs/babel/17c_jobs.ipynb #e368dd4e
+# %% ../../nbs/babel/17c_jobs.ipynb #086ee601
 def write_job(
     folder: Path,            # job.json and rows.npy are written here; checkpoints of the training too
     checkpoint: Path,        # what to start from
@@ -58,7 +58,9 @@ def write_job(
     trainable: str = "all",  # all or new; which layers are new is read from the checkpoint's extension.json
     save_every: int = 0,
 ) -> Path:                   # job.json
-    "Write down a training run."
+    "Write down a training run; `UserError` where its result stands already."
+    if out.exists():
+        raise UserError(f"{out} already stands; a job does not overwrite, name another folder or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "rows.npy", rows)
     return write_atomic(folder / "job.json", json.dumps({"checkpoint": str(checkpoint), "settings": asdict(settings), "out": str(out),

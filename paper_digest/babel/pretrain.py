@@ -6,7 +6,7 @@
 __all__ = ['Visit', 'choose_trainable', 'Rows', 'collate', 'whole_checkpoints', 'claim_folder', 'make_trainer', 'Trained',
            'pretrain']
 
-# %% ../../nbs/babel/17b_pretrain.ipynb #cddcfd8c
+# %% ../../nbs/babel/17b_pretrain.ipynb #74797483
 import json
 import shutil
 import tempfile
@@ -22,6 +22,7 @@ import numpy as np
 from .mixes import fingerprint
 from .store import layer_of
 from ..core import UserError, write_atomic
+from ..models import quiet
 from ..train import TrainSettings
 
 # %% ../../nbs/babel/17b_pretrain.ipynb #ecbff25e
@@ -85,7 +86,7 @@ def claim_folder(
     write_atomic(note, wanted)
     return next(reversed(whole_checkpoints(folder)), None)
 
-# %% ../../nbs/babel/17b_pretrain.ipynb #8a914524
+# %% ../../nbs/babel/17b_pretrain.ipynb #74af90c4
 Visit = Callable[[int, Any], "dict[str, Any] | None"]  # (step, model) -> numbers to keep
 
 
@@ -99,7 +100,7 @@ def _arguments(settings: TrainSettings, steps: int, cpu: bool, folder: str, save
         learning_rate=settings.learning_rate, lr_scheduler_type=kind, lr_scheduler_kwargs={"min_lr_rate": settings.floor} if cosine else {},
         warmup_steps=settings.warmup, weight_decay=settings.weight_decay, adam_beta1=settings.betas[0], adam_beta2=settings.betas[1],
         max_grad_norm=settings.clip, seed=settings.seed, bf16=settings.dtype == "bfloat16", use_cpu=cpu,
-        gradient_checkpointing=settings.checkpointing, save_strategy="steps" if save_every else "no", save_steps=save_every or 1,
+        **({"gradient_checkpointing": True} if settings.checkpointing else {}), save_strategy="steps" if save_every else "no", save_steps=save_every or 1,
         save_total_limit=2, logging_strategy="no", report_to=[], disable_tqdm=True, dataloader_pin_memory=False, remove_unused_columns=False)
 
 
@@ -147,7 +148,7 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     return trainer
 
-# %% ../../nbs/babel/17b_pretrain.ipynb #ea3a9f57
+# %% ../../nbs/babel/17b_pretrain.ipynb #9eb47dd9
 class Trained(NamedTuple):
     "What a training run gives."
     model: Any
@@ -186,9 +187,10 @@ def pretrain(
     with _somewhere(folder) as where:
         last = claim_folder(Path(where), json.loads(json.dumps(job))) if folder is not None else None
         trainer = make_trainer(model, rows, settings, where, save_every, visit, visits)
-        done = trainer.train(resume_from_checkpoint=str(last) if last else None)
-        if save_to is not None:
-            trainer.save_model(str(save_to))
+        with quiet():
+            done = trainer.train(resume_from_checkpoint=str(last) if last else None)
+            if save_to is not None:
+                trainer.save_model(str(save_to))
         history = [h for h in trainer.state.log_history if "step" in h and "train_runtime" not in h]
         stats = {"steps": done.global_step, "tokens": done.global_step * a_step * rows.shape[1], "loss": float(done.training_loss),
                  "seconds": time.time() - started, **{k: job[k] for k in ("rows", "trainable")}}
