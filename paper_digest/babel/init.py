@@ -161,7 +161,7 @@ def normal(
     picks = _picks(rng, n)
     return _sums(picks[:n], picks[n:2 * n])
 
-
+# %% ../../nbs/babel/03_init.ipynb #b10c4a7e
 def noisy(
     raw: bytes | memoryview,  # one chunk of the source
     dtype: str,

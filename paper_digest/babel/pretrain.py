@@ -86,7 +86,7 @@ def claim_folder(
     write_atomic(note, wanted)
     return next(reversed(whole_checkpoints(folder)), None)
 
-# %% ../../nbs/babel/17b_pretrain.ipynb #74af90c4
+# %% ../../nbs/babel/17b_pretrain.ipynb #8201943b
 Visit = Callable[[int, Any], "dict[str, Any] | None"]  # (step, model) -> numbers to keep
 
 
@@ -103,7 +103,7 @@ def _arguments(settings: TrainSettings, steps: int, cpu: bool, folder: str, save
         **({"gradient_checkpointing": True} if settings.checkpointing else {}), save_strategy="steps" if save_every else "no", save_steps=save_every or 1,
         save_total_limit=2, logging_strategy="no", report_to=[], disable_tqdm=True, dataloader_pin_memory=False, remove_unused_columns=False)
 
-
+# %% ../../nbs/babel/17b_pretrain.ipynb #071a03c3
 def make_trainer(
     model: Any,
     rows: np.ndarray,
@@ -148,7 +148,7 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     return trainer
 
-# %% ../../nbs/babel/17b_pretrain.ipynb #9eb47dd9
+# %% ../../nbs/babel/17b_pretrain.ipynb #d6c91839
 class Trained(NamedTuple):
     "What a training run gives."
     model: Any

@@ -55,7 +55,7 @@ def study_published(
     told = {"cached": False, "seconds": 0.0, "parameters": base.num_parameters(), "steps": 0}
     return {"seed": seed, **found, "growth": [], "told": told}, corpus.prepared
 
-# %% ../../nbs/babel/19d_published.ipynb #c947ea54
+# %% ../../nbs/babel/19d_published.ipynb #860318fa
 def start_checkpoint(
     base: Path,
     name: str,      # of ARMS
@@ -76,7 +76,7 @@ def start_checkpoint(
         extend_checkpoint(base, start, positions(n, n_new)[PAPER], arm.init or make_init("copy"))
     return start
 
-
+# %% ../../nbs/babel/19d_published.ipynb #f42348d4
 def _measured(checkpoint: Path, design: Design, corpus: Corpus, step: int, batch: int) -> tuple[dict[str, Any], int]:
     "Scores of a checkpoint, and its parameters."
     model, _ = load_causal_lm(str(checkpoint), pick_device(design.device), design.dtype)

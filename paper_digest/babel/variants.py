@@ -108,7 +108,7 @@ def inits(
                 found[name] = make_init("noise", reading, mu, relative=unit, seed=seed)
     return found | {"random": None, "all zero": make_init("zero"), "output zero": make_init("zero_out")}
 
-# %% ../../nbs/babel/19b_variants.ipynb #7c063164
+# %% ../../nbs/babel/19b_variants.ipynb #c6393a38
 def weight_rms(
     model: Any,
     layers: Sequence[int],
@@ -143,7 +143,7 @@ def measure_variants(
             found["deleted"].append(bits_per_passage(model, prepared, batch))
     return found
 
-
+# %% ../../nbs/babel/19b_variants.ipynb #8e3d0f2e
 def measure_growth(
     base: Base,
     prepared: Prepared,
@@ -163,7 +163,7 @@ def measure_growth(
         found.append({"step": step, "base": bits_per_passage(model, prepared, batch), "variants": rows})
     return found
 
-
+# %% ../../nbs/babel/19b_variants.ipynb #1584a7bf
 def study_base(
     design: Design,
     seed: int,
@@ -178,7 +178,7 @@ def study_base(
     growth = measure_growth(base, corpus.prepared, design.growth, k)
     return {"seed": seed, **found, "growth": growth, "seconds": time.time() - started, "told": base.told}
 
-# %% ../../nbs/babel/19b_variants.ipynb #61609fd2
+# %% ../../nbs/babel/19b_variants.ipynb #25c7c496
 def gap(
     pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],  # (scores, scores it is compared with), one for each base
     prepared: Prepared,
@@ -237,7 +237,7 @@ def growth_table(
             rows.append({"tokens": step * per_step, "base": own, "position": place, **dict(zip(("bpb", "low", "high"), values, strict=True))})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/babel/19b_variants.ipynb #390bed86
+# %% ../../nbs/babel/19b_variants.ipynb #a62462b6
 def plot_table2(
     table: Any,  # as `variant_table` gives
     note: str,   # tier, seeds
@@ -260,7 +260,7 @@ def plot_table2(
     ax.set_xlabel(f"bits per byte above the base, before any training\n{note}", fontsize=8)
     return fig
 
-
+# %% ../../nbs/babel/19b_variants.ipynb #ecc61e50
 def plot_layers(
     table: Any,  # as `layer_table` gives
     note: str,
@@ -281,7 +281,7 @@ def plot_layers(
     ax.legend(frameon=False)
     return fig
 
-
+# %% ../../nbs/babel/19b_variants.ipynb #8ee14fa7
 def plot_growth(
     table: Any,  # as `growth_table` gives
     note: str,
