@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'T95', 'passages', 'Prepared', 'prepare', 'bits_per_passage', 'by_language', 'group_means', 'over_runs',
-           'over_passages']
+           'over_passages', 'bits_per_byte']
 
 # %% ../../nbs/babel/19_bits.ipynb #9be450d8
 from collections.abc import Mapping, Sequence
@@ -145,3 +145,17 @@ def over_passages(
     if not n:
         raise UserError(f"no passage belongs to {group!r}; choose mean, high, low or one of {', '.join(dict.fromkeys(prepared.codes))}")
     return float(point / n), *(float(x) for x in np.quantile(draws / n, [0.025, 0.975]))
+
+# %% ../../nbs/babel/19_bits.ipynb #f7c139b9
+def bits_per_byte(
+    model: Any,
+    tokenizer: Any,
+    texts: Mapping[str, Sequence[str]],  # language -> held-out passages
+    length: int = 256,                   # tokens of a window
+    batch: int = 64,                     # windows at a time
+) -> dict[str, tuple[float, float, float]]:  # language, mean, high, low -> bits per byte and its interval over passages
+    "Bits per byte of every language and group, with 95 % intervals."
+    prepared = prepare(tokenizer, texts, length)
+    scores = bits_per_passage(model, prepared, batch)
+    groups = ["mean", *dict.fromkeys(language(c).group for c in texts)]
+    return {name: over_passages(prepared, scores, group=name) for name in (*texts, *groups)}
