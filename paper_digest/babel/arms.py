@@ -133,7 +133,7 @@ def run_arm(
     return {"seed": seed, "arm": name, "history": done.history, "stats": done.stats, "stages": steps, "seconds": time.time() - started,
             "parameters": sum(p.numel() for p in done.model.parameters()), "base_cached": base.told["cached"]}
 
-# %% ../../nbs/babel/19c_arms.ipynb #c79b5b96
+# %% ../../nbs/babel/19c_arms.ipynb #e65ce702
 def curve_table(
     found: Sequence[dict[str, Any]],  # as `run_arm` gives, of all seeds
     prepared: Prepared,
@@ -154,7 +154,7 @@ def compare_arms(
     prepared: Prepared,
     other: str,              # an arm, or base for the base before any training
     metric: str = "bpb",
-    groups: Sequence[str] = GROUPS,
+    groups: Sequence[str] = (),  # mean, high and low, as far as there are such languages, when empty
 ) -> Any:  # DataFrame: arm, group, difference, low, high, n (seeds)
     "Each arm at its end against another, seed by seed."
     import pandas as pd
@@ -162,7 +162,7 @@ def compare_arms(
     if other != "base" and other not in {a for a, _ in last}:
         raise UserError(f"no arm {other!r} was run; there are {', '.join(dict.fromkeys(a for a, _ in last))}")
     start = {r["seed"]: r["history"][0] for r in found if r["arm"] == PLAIN}
-    rows = []
+    groups, rows = list(groups) or list(group_means(by_language(prepared, found[0]["history"][0]))), []
     for arm in dict.fromkeys(a for a, _ in last):
         pairs = [(h, start[s] if other == "base" else last[other, s]) for (a, s), h in last.items() if a == arm]
         for group in groups:
@@ -187,7 +187,7 @@ def tokens_to_recover(
                      "tokens": float(np.nanmean(first)) if np.isfinite(first).any() else np.nan})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/babel/19c_arms.ipynb #2e0efe4d
+# %% ../../nbs/babel/19c_arms.ipynb #e6af30ef
 def plot_recovery(
     curves: Any,    # as `curve_table` gives
     border: int,    # tokens at which stage 2 begins
@@ -196,9 +196,10 @@ def plot_recovery(
     "Bits per byte above the base while training on: all languages, and both groups."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(9.4, 3.5), layout="constrained")
-    axes = fig.subplots(1, 3)
+    groups = [g for g in GROUPS if g in curves]
+    axes = fig.subplots(1, len(groups), squeeze=False)[0]
     start = curves[(curves.arm == PLAIN) & (curves.step == 0)].set_index("seed")
-    for ax, group in zip(axes, GROUPS, strict=True):
+    for ax, group in zip(axes, groups, strict=True):
         above = curves.assign(gap=curves[group] - curves.seed.map(start[group]))
         for arm, own in above.groupby("arm", sort=False):
             line = own.groupby("tokens").gap.mean()
@@ -208,7 +209,7 @@ def plot_recovery(
         ax.set_title({"mean": "all languages", "high": "high-resource", "low": "low-resource"}[group], fontsize=10)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("bits per byte above the base")
-    axes[1].set_xlabel(f"tokens, thousands (dashed: stage 2 begins)\n{note}", fontsize=9)
+    axes[len(axes) // 2].set_xlabel(f"tokens, thousands (dashed: stage 2 begins)\n{note}", fontsize=9)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     return fig
 
@@ -224,7 +225,7 @@ def plot_against(
     ax = fig.subplots()
     ax.axvline(0, color="#999", lw=0.8)
     for shift, (group, colour) in enumerate((("mean", "#22252a"), ("high", "#1f5a99"), ("low", "#c4572b"))):
-        own = table[table.group == group].set_index("arm").loc[arms]
+        own = table[table.group == group].set_index("arm").reindex(arms)
         y = np.arange(len(arms))[::-1] - 0.22 * (shift - 1)
         bars = np.abs([own.difference - own.low, own.high - own.difference])
         ax.errorbar(own.difference, y, xerr=bars, fmt="o", ms=4, capsize=2, color=colour, label={"mean": "all languages"}.get(group, f"{group}-resource"))

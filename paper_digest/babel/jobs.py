@@ -48,7 +48,7 @@ def equal_flops_steps(
     n = config["num_hidden_layers"]
     return round(steps * forward_flops(config, n + n_new, length) / forward_flops(config, n, length))
 
-# %% ../../nbs/babel/17c_jobs.ipynb #086ee601
+# %% ../../nbs/babel/17c_jobs.ipynb #e9d7dc97
 def write_job(
     folder: Path,            # job.json and rows.npy are written here; checkpoints of the training too
     checkpoint: Path,        # what to start from
@@ -71,6 +71,7 @@ def run_job(
     job: str,  # path of a job.json
 ) -> dict[str, Any]:  # what the training did; also written to stats.json beside the job
     "Execute a job in this process, or as one of the processes of `accelerate launch`."
+    import torch
     from paper_digest.models import load_causal_lm
     folder, spec = Path(job).parent, json.loads(Path(job).read_text(encoding="utf-8"))
     settings = TrainSettings(**{**spec["settings"], "betas": tuple(spec["settings"]["betas"])})
@@ -79,7 +80,7 @@ def run_job(
     new = [s.new_index for s in read_manifest(source)[1] if s.is_new] if (source / MANIFEST).is_file() else []
     part = out.with_name(f".{out.name}.part")
     done = pretrain(model, np.load(folder / "rows.npy", mmap_mode="r"), settings, folder / "training", spec["save_every"], spec["trainable"],
-                    new, save_to=part)
+                    new, save_to=part, cpu=not torch.cuda.is_available())
     if int(os.environ.get("RANK", 0)) == 0:
         tokenizer.save_pretrained(part)
         if new:

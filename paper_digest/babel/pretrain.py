@@ -6,8 +6,9 @@
 __all__ = ['Visit', 'choose_trainable', 'Rows', 'collate', 'whole_checkpoints', 'claim_folder', 'make_trainer', 'Trained',
            'pretrain']
 
-# %% ../../nbs/babel/17b_pretrain.ipynb #74797483
+# %% ../../nbs/babel/17b_pretrain.ipynb #21c11c4c
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -103,7 +104,7 @@ def _arguments(settings: TrainSettings, steps: int, cpu: bool, folder: str, save
         **({"gradient_checkpointing": True} if settings.checkpointing else {}), save_strategy="steps" if save_every else "no", save_steps=save_every or 1,
         save_total_limit=2, logging_strategy="no", report_to=[], disable_tqdm=True, dataloader_pin_memory=False, remove_unused_columns=False)
 
-# %% ../../nbs/babel/17b_pretrain.ipynb #071a03c3
+# %% ../../nbs/babel/17b_pretrain.ipynb #7c8f694c
 def make_trainer(
     model: Any,
     rows: np.ndarray,
@@ -112,6 +113,7 @@ def make_trainer(
     save_every: int = 0,
     visit: Visit | None = None,
     visits: Iterable[int] = (),
+    cpu: bool | None = None,
 ) -> Any:  # a transformers Trainer
     "A Trainer that takes the rows as they come."
     from torch.utils.data import SequentialSampler
@@ -143,12 +145,12 @@ def make_trainer(
             self.look(state, model)
 
     steps = settings.max_steps if settings.max_steps > 0 else len(rows) // (settings.batch_size * settings.accumulate)
-    args = _arguments(settings, steps, model.device.type == "cpu", folder, save_every)
+    args = _arguments(settings, steps, model.device.type == "cpu" if cpu is None else cpu, folder, save_every)
     trainer = Ordered(model=model, args=args, train_dataset=Rows(rows), data_collator=collate, callbacks=[Visitor()])
     trainer.remove_callback(PrinterCallback)
     return trainer
 
-# %% ../../nbs/babel/17b_pretrain.ipynb #d6c91839
+# %% ../../nbs/babel/17b_pretrain.ipynb #e7cb8de5
 class Trained(NamedTuple):
     "What a training run gives."
     model: Any
@@ -177,16 +179,17 @@ def pretrain(
     visit: Visit | None = None,
     visits: Iterable[int] = (),    # steps at which `visit` is called; 0 is before the first
     save_to: Path | None = None,   # write the trained model here (gathered from all processes)
+    cpu: bool | None = None,       # train on the processor; where the model is when None
 ) -> Trained:
     "Train a causal language model on rows in their order."
-    a_step, started = settings.batch_size * settings.accumulate, time.time()
+    a_step, started = settings.batch_size * settings.accumulate * int(os.environ.get("WORLD_SIZE", 1)), time.time()
     if len(rows) < max(settings.max_steps, 1) * a_step:
         raise UserError(f"{settings.max_steps} steps of {a_step} rows need {settings.max_steps * a_step:,} rows, there are {len(rows):,}")
     free = choose_trainable(model, trainable, new_layers)
     job = {"rows": fingerprint(rows), "settings": asdict(settings), "trainable": free, "parameters": sum(p.numel() for p in model.parameters())}
     with _somewhere(folder) as where:
         last = claim_folder(Path(where), json.loads(json.dumps(job))) if folder is not None else None
-        trainer = make_trainer(model, rows, settings, where, save_every, visit, visits)
+        trainer = make_trainer(model, rows, settings, where, save_every, visit, visits, cpu)
         with quiet():
             done = trainer.train(resume_from_checkpoint=str(last) if last else None)
             if save_to is not None:

@@ -143,18 +143,19 @@ def measure_variants(
             found["deleted"].append(bits_per_passage(model, prepared, batch))
     return found
 
-# %% ../../nbs/babel/19b_variants.ipynb #8e3d0f2e
+# %% ../../nbs/babel/19b_variants.ipynb #7bef4b73
 def measure_growth(
     base: Base,
     prepared: Prepared,
     steps: Sequence[int],
     k: int,
     batch: int = 64,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:  # one for each step: base, and copies at the positions that are watched
     "The gaps of copies in bases that were trained for less."
     found = []
     for step in steps:
-        model = base.load(step)
+        model = base.load(step).to(device)
         n = model.config.num_hidden_layers
         rows = []
         for place in WATCHED:
@@ -163,7 +164,7 @@ def measure_growth(
         found.append({"step": step, "base": bits_per_passage(model, prepared, batch), "variants": rows})
     return found
 
-# %% ../../nbs/babel/19b_variants.ipynb #1584a7bf
+# %% ../../nbs/babel/19b_variants.ipynb #885cf180
 def study_base(
     design: Design,
     seed: int,
@@ -173,9 +174,9 @@ def study_base(
     "Train or find the base of a seed and measure everything about it."
     from paper_digest.core import pick_device
     base, corpus = train_base(design, seed, work), load_corpus(design, work)
-    started = time.time()
-    found = measure_variants(base.load().to(pick_device(design.device)), corpus.prepared, k, seed)
-    growth = measure_growth(base, corpus.prepared, design.growth, k)
+    started, device = time.time(), pick_device(design.device)
+    found = measure_variants(base.load().to(device), corpus.prepared, k, seed)
+    growth = measure_growth(base, corpus.prepared, design.growth, k, device=device)
     return {"seed": seed, **found, "growth": growth, "seconds": time.time() - started, "told": base.told}
 
 # %% ../../nbs/babel/19b_variants.ipynb #25c7c496
