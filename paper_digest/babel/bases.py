@@ -222,7 +222,7 @@ def train_base(
     folder = work / f"base-{content_hash(asdict(design), seed, mixes.fingerprint(rows))}"
     return Base(folder, seed, kept(folder, make))
 
-# %% ../../nbs/babel/19a_bases.ipynb #26384197
+# %% ../../nbs/babel/19a_bases.ipynb #293a1466
 def _one_thread() -> None:
     "Start of a worker process."
     import torch
@@ -233,10 +233,10 @@ def _one_thread() -> None:
 def in_workers(
     call: Callable[..., Any],             # a function of a module
     jobs: Sequence[tuple[Any, ...]],      # its arguments, one tuple a job
-    processes: int | None = None,         # one a core when None, 0 for this process
+    processes: int | None = None,         # one a core when None; less than 1 for this process alone
 ) -> Iterator[Any]:                       # results, as jobs finish
     "Run jobs side by side."
-    if processes == 0:
+    if processes is not None and processes < 1:
         yield from (call(*job) for job in jobs)
         return
     import multiprocessing
