@@ -56,18 +56,19 @@ def test_a_killed_base_goes_on_to_the_same_weights(tmp_path):
 
 def test_every_arm_reads_the_same_rows(design, tmp_path):
     from paper_digest.babel.arms import ARMS, EQUAL_FLOPS, PLAIN, Continued, run_arm
-    plan = Continued(stage1=3, stage2=2, new_layers=1, visits=(0, 5))
+    plan = Continued(stage1=6, stage2=4, new_layers=1, visits=(0, 10))
     found = {a: run_arm(design, plan, 3, a, tmp_path) for a in (PLAIN, EQUAL_FLOPS, "copy", "output zero", "all zero")}
     other = run_arm(design, plan, 4, PLAIN, tmp_path)
     rows = {a: r["stats"]["rows"] for a, r in found.items()}
     assert len({rows[a] for a in ARMS if a in rows and a != EQUAL_FLOPS}) == 1 and other["stats"]["rows"] != rows[PLAIN]
-    assert found[EQUAL_FLOPS]["stats"]["steps"] > 5 == found[PLAIN]["stats"]["steps"]
+    assert found[EQUAL_FLOPS]["stats"]["steps"] > 10 == found[PLAIN]["stats"]["steps"]
     start = {a: r["history"][0]["bits"] for a, r in found.items()}
     assert start[PLAIN] == start["output zero"] == start["all zero"] != start["copy"]
     assert found["copy"]["base_cached"] and found["copy"]["parameters"] > found[PLAIN]["parameters"]
 
 
 def test_a_job_runs_under_accelerate(tmp_path):
+    import torch
     from paper_digest.babel.extend import extend_checkpoint
     from paper_digest.babel.init import make_init
     from paper_digest.babel.jobs import launch_job, write_job
@@ -87,12 +88,21 @@ def test_a_job_runs_under_accelerate(tmp_path):
     two = launch_job(write_job(tmp_path / "two", tmp_path / "grown", rows, settings, tmp_path / "by-two"), str(config))
     one = launch_job(write_job(tmp_path / "one", tmp_path / "grown", rows, TrainSettings(learning_rate=1e-2, max_steps=3, batch_size=4), tmp_path / "by-one"))
     assert two["steps"] == one["steps"] == 3
-    (a, _), (b, _), (before, _) = (load_causal_lm(tmp_path / n) for n in ("by-two", "by-one", "grown"))
-    assert all(x.allclose(y, atol=1e-4) for x, y in zip(a.parameters(), b.parameters(), strict=True)), "two halves of a batch are not the batch"
-    assert not all(x.equal(y) for x, y in zip(a.parameters(), before.parameters(), strict=True))
+    # logits, not weights: Adam turns the rounding of a gradient that is zero, as that of a key's bias, into a whole step
+    ids = torch.from_numpy(rows[:4].astype("int64"))
+    with torch.no_grad():
+        a, b, before = (load_causal_lm(tmp_path / n)[0](ids).logits for n in ("by-two", "by-one", "grown"))
+    assert (a - b).abs().max() < 0.01 * (a - before).abs().max(), "two halves of a batch are not the batch"
     assert json.loads((tmp_path / "by-two/extension.json").read_text())["plan"] == json.loads((tmp_path / "grown/extension.json").read_text())["plan"]
     with pytest.raises(UserError, match="already stands"):
         write_job(tmp_path / "two", tmp_path / "grown", rows, settings, tmp_path / "by-two")
+
+
+def test_jobs_run_in_worker_processes():
+    from paper_digest.babel.bases import in_workers
+    assert sorted(in_workers(divmod, [(7, 2), (9, 4), (5, 5)], 2)) == [(1, 0), (2, 1), (3, 1)]
+    with pytest.raises(ZeroDivisionError):
+        list(in_workers(divmod, [(1, 0)], 1))
 
 
 @pytest.mark.parametrize("code", ["sw", "th", "zh", "jv"])
