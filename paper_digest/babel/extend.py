@@ -21,7 +21,7 @@ from .plan import LayerSlot, draw_plan, plan_extension, save_figure, show_plan
 from .shape import cost, grown_config, show_cost
 from .store import INDEX, SINGLE, Checkpoint, Tensor, layer_of, open_checkpoint
 from .write import Piece, building, check_room, check_target, write_shard
-from ..core import UserError, cores, write_atomic
+from ..core import UserError, cores
 
 # %% ../../nbs/babel/07_extend.ipynb #9815f89c
 def renamed(
@@ -223,9 +223,11 @@ def _write_weights(part: Path, checkpoint: Checkpoint, shards: dict[str, list[Pi
 
 def _write_rest(part: Path, checkpoint: Checkpoint, config: dict[str, Any], shards: dict[str, list[Piece]], told: dict[str, Any]) -> None:
     "Config, index, manifest, and the files that go along."
-    write_atomic(part / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    # no fsync: the folder gets its name last, and forcing a small file out forces the gigabytes before it out as well
+    texts = {"config.json": json.dumps(config, indent=2, ensure_ascii=False), MANIFEST: json.dumps(told, indent=1, ensure_ascii=False)}
     if checkpoint.index is not None:
-        write_atomic(part / INDEX, json.dumps(grown_index(checkpoint, shards), indent=2, ensure_ascii=False) + "\n")
-    write_atomic(part / MANIFEST, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        texts[INDEX] = json.dumps(grown_index(checkpoint, shards), indent=2, ensure_ascii=False)
+    for name, text in texts.items():
+        (part / name).write_text(text + "\n", encoding="utf-8", newline="")
     for path in companions(checkpoint.folder):
         shutil.copyfile(path, part / path.name)
