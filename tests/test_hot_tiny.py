@@ -1,9 +1,6 @@
 "The tiny study and fine-tuning from end to end, and the tables that ask a model, against a real server."
 import json
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import servers
@@ -11,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paper_digest import recipes, runs
+from paper_digest.cli import main
 from paper_digest.core import UserError
 from paper_digest.hot import sft_data, tiny, world
 from paper_digest.hot.study import pool_items, practice_items, write_study
 from paper_digest.hot.tags import parse
 from paper_digest.tables import show_table
 
-SIZES = st.tuples(st.integers(2, 4), st.integers(0, 8), st.integers(0, 10**6))
+SIZES = st.tuples(st.integers(2, 4), st.integers(0, 5), st.integers(0, 10**6))
 
 
 @settings(max_examples=200, deadline=None)
@@ -29,12 +27,11 @@ def test_every_target_of_every_arm_is_read_as_it_was_meant(size, arm):
     ids = tiny.tokenizer().encode(tiny.asks(story) + text)
     assert tiny.tokenizer().unk_token_id not in ids and tiny.tokenizer().decode(ids) == tiny.asks(story) + text
     row = tiny.grade(story, text, 1)
-    tagged_question, tagged_answer = arm in ("tags_in_question", "hot"), arm in ("tags_in_answer", "hot", "mismatched")
+    tagged_question, tagged_answer = arm in ("tags_in_question", "hot", "mismatched"), arm in ("tags_in_answer", "hot", "mismatched")
     assert row["right"] == 1 and row["copied"] == int(arm != "cot")
     assert row["question_hits"] == (len(story.bought) if tagged_question else 0)
     assert row["answer_said"] == (len(story.bought) if tagged_answer else 0)
-    if tagged_answer and arm != "mismatched":  # wrong anchors lead the parser astray, as they should
-        assert row["answer_hits"] == len(story.bought)
+    assert row["answer_hits"] == (len(story.bought) if tagged_answer and arm != "mismatched" else 0)  # there no number is where it belongs
     assert arm == "mismatched" or tiny.target(story, arm, random.Random(1)) == text
 
 
@@ -49,11 +46,11 @@ def test_no_test_problem_is_trained_on():
 SPANS = st.lists(st.sampled_from(["3", "hats", "Hats,", "and", "4 caps", "the", "red", "box."]), min_size=1, max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(SPANS, st.lists(st.tuples(st.integers(1, 4), SPANS), max_size=6))
 def test_localized_tags_point_at_their_words(asked, tagged):
     question = " ".join(asked)
-    answer = " so ".join(f"<fact{i}>{' '.join(words)}</fact{i}>" for i, words in tagged)
+    answer = "Answer: " + " so ".join(f"<fact{i}>{' '.join(words)}</fact{i}>" for i, words in tagged)
     said, plain = sft_data.localized(question, answer), parse(answer).plain
     assert parse(said).plain == plain  # nothing but the tags changed
     clean = [w.strip(".,").lower() for w in question.split()]
@@ -140,29 +137,37 @@ def test_the_human_study_from_page_to_table(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def tuned(checkpoint, tmp_path_factory):
-    "Adapters trained through the recipe on a file of highlighted answers and a saved Qwen2 chat checkpoint."
-    from paper_digest.hot.finetune import world_rows
+    "Adapters of both variants on a saved Qwen2 chat checkpoint, from a file of highlighted answers."
+    from dataclasses import replace
+    from paper_digest.hot import finetune
     folder = tmp_path_factory.mktemp("tuned")
-    sft_data.write_sft(world_rows(30), folder / "HoT.jsonl")
-    os.environ["PAPER_DIGEST_RUNS"] = str(folder / "runs")
-    try:
-        record, where, _ = runs.run_recipe(recipes.get_recipe("hot/finetune"), "smoke", {
-            "data": str(folder / "HoT.jsonl"), "base": str(checkpoint), "out": str(folder / "out"), "rows": 4})
-    finally:
-        del os.environ["PAPER_DIGEST_RUNS"]
-    assert record["status"] == "done", f"{record['reason']}\n{(where / 'worker.log').read_text()[-2000:]}"
-    assert {m["variant"] for m in record["metrics"]} == {"repeating", "localization"} and len(record["metrics"]) == 8
-    return folder / "out"
+    rows = sft_data.read_sft(sft_data.write_sft(finetune.world_rows(8), folder / "HoT.jsonl"))
+    for variant in sft_data.VARIANTS:
+        done = finetune.finetune(str(checkpoint), rows, variant, folder / variant, replace(finetune.PUBLISHED, epochs=1))
+        assert done["rows"] == 8 and done["too_long"] == 0 and 0 < done["trained"] < 0.5 * done["parameters"]
+    return folder
 
 
-def test_adapters_answer_through_hot_ask(tuned):
-    command = [sys.executable, "-m", "paper_digest.cli", "hot", "ask", "The pen costs 3. Ann buys the pen. How much does Ann pay?",
-               "--local", str(tuned / "adapters-repeating"), "--mode", "finetuned", "--max-tokens", "12", "--format", "json"]
-    told = subprocess.run([*command, "--no-chat"], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout)["question"].startswith("The pen costs 3.")
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 2 and "add --no-chat" in refused.stderr and len(refused.stderr.strip().splitlines()) == 1
+def shell(*args):
+    "Exit status of `paper-digest ARGS`, in this process."
+    with pytest.raises(SystemExit) as done:
+        main(list(args))
+    return done.value.code or 0
+
+
+@pytest.mark.parametrize("variant", sft_data.VARIANTS)
+def test_adapters_answer_through_hot_ask(tuned, checkpoint, variant, capsys):
+    from safetensors.numpy import load_file
+    trained = load_file(tuned / variant / "adapter_model.safetensors")
+    assert trained and all(".lora_" in name for name in trained) and any(v.any() for n, v in trained.items() if "lora_B" in n)
+    assert json.loads((tuned / variant / "adapter_config.json").read_text())["base_model_name_or_path"] == str(checkpoint)
+    command = ["hot", "ask", "The pen costs 3. Ann buys the pen. How much does Ann pay?", "--local", str(tuned / variant),
+               "--mode", "finetuned", "--max-tokens", "12", "--format", "json"]
+    assert shell(*command, "--no-chat") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["question"].startswith("The pen costs 3.") and found["tokens"] == 12
+    assert shell(*command) == 2  # the checkpoint has a chat template, and this mode must not use it
+    assert "add --no-chat" in capsys.readouterr().err
 
 
 def test_fine_tuning_without_data_is_skipped_with_its_command(tmp_path, monkeypatch):

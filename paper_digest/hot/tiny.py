@@ -18,9 +18,9 @@ from typing import Any
 from ..core import UserError, cores, thread_env
 from ..generate import Prompt, Sampling, TransformersBackend
 from .compliance import measure
-from .prompts import displaced
+from .prompts import permuted
 from .tags import HighlightedResponse, parse
-from .world import MOST, SHAPES, TOP, Story, draw_story, glued, stories, unglued, vocabulary
+from .world import MOST, SHAPES, THINGS, TOP, Story, draw_story, glued, stories, unglued, vocabulary
 from ..models import count_parameters, load_causal_lm, save_causal_lm, tiny_qwen2, word_tokenizer
 from ..train import TrainSettings, sft_row, train_sft
 
@@ -44,7 +44,7 @@ def target(
     "What an arm learns to write."
     if arm not in ARMS:
         raise UserError(f"unknown arm {arm!r}; choose one of {', '.join(ARMS)}")
-    demo = displaced(story.demo, rng) if arm == "mismatched" else story.demo
+    demo = permuted(story.demo, rng) if arm == "mismatched" else story.demo
     plain = arm in ("repeat", "tags_in_answer")
     copy = "" if arm == "cot" else f"\nReformatted Question: {demo.question if plain else demo.asked}"
     answer = demo.answer if arm in ("cot", "repeat", "tags_in_question") else demo.answered
@@ -54,15 +54,18 @@ def target(
 def lesson(
     rng: random.Random,
 ) -> tuple[str, str]:  # text given, text to write
-    "A text to repeat, prices to restate, or sums."
-    s, kind = draw_story(rng, rng.randint(2, MOST), rng.randint(0, 4)), rng.choices(("repeat", "restate", "add"), (.45, .35, .2))[0]
+    "A text to repeat, prices to restate, or a running sum."
+    s = draw_story(rng, rng.randint(2, MOST), rng.randint(0, 4))
+    kind, said = rng.choices(("repeat", "restate", "add"), (.4, .3, .3))[0], [f" The {t} costs {n}." for t, n in s.prices]
     if kind == "repeat":
         return asks(s), f" {s.demo.question}"
     if kind == "restate":
-        said = [f" The {t} costs {n}." for t, n in s.prices]
         return f"Question:{''.join(said)}", "".join(rng.choice(said) for _ in range(6))
-    terms = [(rng.randint(1, (MOST - 1) * TOP), rng.randint(1, TOP)) for _ in range(6)]
-    return "Question:", "".join(f": {a} + {b} = {a + b}." for a, b in terms)
+    total, out = 0, []
+    for price in rng.choices(range(1, TOP + 1), k=MOST):
+        total += price
+        out.append(f" The {rng.choice(THINGS)} costs {price}." + (f" That makes {total}." if out else ""))
+    return "Question:", "".join(out)
 
 # %% ../../nbs/hot/28_tiny.ipynb #e95f44cb
 BUDGETS = ("equal examples", "equal tokens")
@@ -73,12 +76,12 @@ class TinySize:
     "How large a study is; the defaults are the tiny run."
     hidden: int = 64
     layers: int = 2
-    lessons: int = 14_000       # texts of the school
-    lesson_steps: int = 1_700   # of 32 texts
+    lessons: int = 16_000       # texts of the school
+    lesson_steps: int = 3_000   # of 16 texts
     lesson_rate: float = 4e-3
-    examples: int = 2_500       # problems an arm trains on; HoT's tokens on them are the other budget
-    rate: float = 2e-3
-    batch: int = 16             # problems a step
+    examples: int = 4_000       # problems an arm trains on; HoT's tokens on them are the other budget
+    rate: float = 3e-3
+    batch: int = 8              # problems a step
     test: int = 200             # problems of each shape
     device: str = "cpu"
 
@@ -117,7 +120,7 @@ def school(
     rows = [sft_row(tokenizer(), *lesson(rng)) for _ in range(size.lessons)]
     model = tiny_qwen2(len(tokenizer()), size.hidden, size.layers, positions=512, seed=seed).to(size.device)
     model.config.tie_word_embeddings, model.lm_head.weight = True, model.model.embed_tokens.weight  # what is read and written are the same words
-    model, done = train_sft(model, tokenizer(), rows, settings_for(size.lesson_rate, seed, max_steps=size.lesson_steps))
+    model, done = train_sft(model, tokenizer(), rows, settings_for(size.lesson_rate, seed, max_steps=size.lesson_steps, batch_size=16))
     save_causal_lm(model, tokenizer(), Path(folder) / f"base-{seed}")
     return {"seconds": done["seconds"], "loss": done["loss"], "parameters": count_parameters(model)}
 
