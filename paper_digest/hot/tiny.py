@@ -249,6 +249,6 @@ def complete(
     import pandas as pd
     frame = pd.concat(frames, ignore_index=True)
     once = frame[frame.arm.isin(["hot", "mismatched"])].assign(budget="equal examples")
-    order = {name: i for i, name in enumerate(ARMS)}
+    orders = {column: {name: i for i, name in enumerate(names)} for column, names in (("arm", ARMS), ("shape", SHAPES))}
     return pd.concat([frame, once], ignore_index=True).sort_values(
-        ["budget", "arm", "seed", "shape", "item"], key=lambda c: c.map(order) if c.name == "arm" else c, ignore_index=True)
+        ["budget", "shape", "arm", "seed", "item"], key=lambda c: c.map(orders[c.name]) if c.name in orders else c, ignore_index=True)
