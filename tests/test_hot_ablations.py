@@ -9,7 +9,7 @@ from paper_digest import recipes, runs
 from paper_digest.hot.tasks import load_task
 from paper_digest.tables import show_table
 
-HOSTED = ["components", "mismatched", "repeated", "selfcheck", "human_study"]
+HOSTED = ["components", "mismatched", "repeated", "selfcheck", "human_study", "reasoning", "llm_judge"]
 
 
 @pytest.mark.parametrize("name", HOSTED)

@@ -44,13 +44,14 @@ def ask_task(
     samples: int = 1,      # answers to each
     temperature: float = 1.0,  # of the paper for Gemini and GPT-4o
     max_tokens: int = 1024,    # of the paper for GPT-4o and Llama
+    shots: int = 8,            # examples in a prompt
 ) -> Any:                  # DataFrame: task, mode, id, sample, question, gold, response, tokens, points, strict
     "Ask the questions of a task and score the answers under both rules."
     import pandas as pd
     t = task(of)
     rows = load_task(t)
     rows = rows.sample(min(items, len(rows)), random_state=seed) if items else rows
-    prompts = [Prompt(f"{t.name}/{mode}/{r.id}", build_prompt(t, r.question, mode, seed=seed)) for r in rows.itertuples()]
+    prompts = [Prompt(f"{t.name}/{mode}/{r.id}", build_prompt(t, r.question, mode, shots=shots, seed=seed)) for r in rows.itertuples()]
     said = backend.generate(prompts, Sampling(samples, temperature, max_tokens=max_tokens, seed=seed))
     asked = [r for r in rows.itertuples() for _ in range(samples)]
     return pd.DataFrame([{

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASKED', 'MODES', 'asked_as', 'stem', 'last_sentence', 'permuted', 'displaced', 'parse_mode', 'shown', 'instruction',
-           'build_prompt']
+           'finetuned_prompt', 'build_prompt']
 
 # %% ../../nbs/hot/16_prompts.ipynb #05322690
 import random
@@ -101,7 +101,7 @@ def displaced(
 
 # %% ../../nbs/hot/16_prompts.ipynb #949fbd50
 MODES = ("cot", "hot", "repeat", "tags_in_question", "tags_in_answer", "mismatched", "mismatched_ids", "mismatched_phrases",
-         "zero_shot")
+         "zero_shot", "finetuned")
 
 
 def parse_mode(
@@ -162,6 +162,13 @@ def instruction(
     return "\n".join(line.replace("{relevant}", relevant).replace("{{}}", "{}") for line in lines)
 
 # %% ../../nbs/hot/16_prompts.ipynb #95e78650
+def finetuned_prompt(
+    question: str,
+) -> str:
+    "What a model of `hot.finetune` reads; it goes on behind it."
+    return f"<question>{question.strip()}</question>\n<answer>"
+
+
 def build_prompt(
     task: str,      # a task of the paper, or a family of examples: arithmetic, multi_step, date, ...
     question: str,
@@ -175,6 +182,8 @@ def build_prompt(
     mode = parse_mode(mode, family)
     if not question.strip():
         raise UserError("the question is empty; there is nothing to ask")
+    if mode == "finetuned":
+        return finetuned_prompt(question)
     chosen = list(demos(family) if examples is None else examples)[:shots]
     if mode == "zero_shot":
         chosen = []

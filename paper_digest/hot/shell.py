@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core import UserError
 from ..generate import Backend, Completion, Prompt, Sampling
-from .asking import ask_file
+from .asking import ask_file, until
 from .looks import colour_css
 from .prompts import build_prompt
 from .reader import plain, to_html, to_text
@@ -51,10 +51,11 @@ def open_backend(
 
 
 def load_local(
-    name: str,   # folder, or Hugging Face name
+    name: str,   # folder of a checkpoint or of LoRA adapters, or Hugging Face name
     chat: bool,  # use the chat template, if there is one
+    device: str = "auto",
 ) -> Backend:
-    "A checkpoint on this machine, on its GPU where there is one."
+    "A checkpoint on this machine, on its GPU where there is one; adapters load on the base they name."
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from paper_digest.core import pick_device
     from paper_digest.generate import TransformersBackend
@@ -63,7 +64,7 @@ def load_local(
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
     except (OSError, ValueError) as err:
         raise UserError(f"{name}: no checkpoint that can be loaded ({str(err).splitlines()[0][:160]})") from None
-    return TransformersBackend(model, tokenizer, Path(name).name, 16, pick_device(), chat and tokenizer.chat_template is not None)
+    return TransformersBackend(model, tokenizer, Path(name).name, 16, pick_device(device), chat and tokenizer.chat_template is not None)
 
 # %% ../../nbs/hot/21_shell.ipynb #10013726
 FORMS = ("auto", "ansi", "text", "html", "json")
@@ -126,7 +127,7 @@ def ask_once(
     live: bool = False,
 ) -> str:
     "The answer to one question, as text to print."
-    prompt = Prompt("question", build_prompt(task, question, mode, shots=shots))
+    prompt, sampling = Prompt("question", build_prompt(task, question, mode, shots=shots)), until(mode, sampling)
     if live:
         if not isinstance(backend, ServedBackend):
             raise UserError("--live needs a served model (--url)")
@@ -152,6 +153,8 @@ def ask_command(
     live: bool,
 ) -> Iterator[str]:          # lines to print
     "What `paper-digest hot ask` prints."
+    if mode == "finetuned" and (backend.endpoint if isinstance(backend, ServedBackend) else backend).chat:
+        raise UserError("mode finetuned writes the text the model was trained on; add --no-chat, so that no chat template comes around it")
     if (question is None) == (batch is None):
         raise UserError("give one question, or a file of them with --batch FILE")
     if batch is not None:
