@@ -6,11 +6,15 @@
 __all__ = ['ARMS', 'BOUNDS', 'NegativesSize', 'Crowds', 'telling_loss', 'run_telling', 'Arm', 'arm_negatives', 'run_contrast',
            'false_negative_rates', 'Negatives', 'run_negatives', 'run_seeds']
 
-# %% ../../nbs/abc/14b_negatives.ipynb #38b3d831
+# %% ../../nbs/abc/14b_negatives.ipynb #7402d218
 import copy
+import hashlib
+import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,27 +28,27 @@ from .model import ABCModel, batch_vision, both_ways
 from .tiny import image_processor, tiny_qwen2_vl, word_tokenizer
 from .train import ContrastiveTrainer, Pair, trainer_arguments
 from .world import CELL, vocabulary
-from ..core import cores
+from ..core import cores, write_atomic
 
-# %% ../../nbs/abc/14b_negatives.ipynb #8871bf21
+# %% ../../nbs/abc/14b_negatives.ipynb #31cbfcce
 @dataclass(frozen=True)
 class NegativesSize:
     "How large a run is; the defaults are the tiny one."
     layout: Layout = Layout()
-    families: int = 800
+    families: int = 600
     family: int = 11           # a base and ten edits
-    test: int = 1000           # scenes
+    test: int = 600            # scenes
     asked: int = 400           # training scenes whose pools are looked at for each bound
     hidden: int = 96
     layers: int = 2
     heads: int = 4
     vision_layers: int = 1
-    quiz_steps: int = 260      # stage 0
+    quiz_steps: int = 400      # stage 0
     quiz_batch: int = 96
     quiz_rate: float = 2e-3
-    miner_steps: int = 400
-    steps: int = 150           # of each arm
-    longer: int = 330          # of the arm without negatives that gets the time of those with
+    miner_steps: int = 350
+    steps: int = 100           # of each arm
+    longer: int = 220          # of the arm without negatives that gets the time of those with
     rate: float = 1e-3         # of the miner and every arm
     batch: int = 64            # images a step, for the miner and every arm
     smoothing: float = 0.0     # of the labels: none in Eq. 4, 0.1 in the released code
@@ -242,7 +246,7 @@ def run_negatives(
         done("asking " + name)
     return found
 
-# %% ../../nbs/abc/14b_negatives.ipynb #ed7485c0
+# %% ../../nbs/abc/14b_negatives.ipynb #a8ddd190
 def _quiet_worker() -> None:
     "One thread a process, and no warnings about names inside transformers."
     import warnings
@@ -253,15 +257,28 @@ def _quiet_worker() -> None:
 def run_seeds(
     size: NegativesSize,
     seeds: Sequence[int],
+    keep: Path,                        # folder that holds finished seeds until all are; an interrupted run goes on from it
     jobs: int = 0,                     # processes; 0: one a core; 1: in this one
     arms: Sequence[str] = tuple(ARMS),
 ) -> Iterator[Negatives]:              # as they end
     "Every seed with a stage 0 and a miner of its own."
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
-    jobs = min(jobs or cores(), len(seeds))
+    key = hashlib.sha256(repr((size, tuple(arms))).encode()).hexdigest()[:8]
+    files = {seed: Path(keep) / f"{seed}-{key}.json" for seed in seeds}
+    yield from (Negatives(**json.loads(f.read_text(encoding="utf-8"))) for f in files.values() if f.is_file())
+    left = [seed for seed, f in files.items() if not f.is_file()]
+    jobs = min(jobs or cores(), len(left))
     if jobs == 1:
-        yield from (run_negatives(size, seed, arms) for seed in seeds)
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet_worker) as pool:
-        yield from (f.result() for f in as_completed([pool.submit(run_negatives, size, seed, arms) for seed in seeds]))
+        yield from (_kept(files[seed], size, seed, arms) for seed in left)
+    elif left:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet_worker) as pool:
+            yield from (f.result() for f in as_completed([pool.submit(_kept, files[seed], size, seed, arms) for seed in left]))
+    shutil.rmtree(keep)
+
+
+def _kept(file: Path, size: NegativesSize, seed: int, arms: Sequence[str]) -> Negatives:
+    "One seed, written to `file`."
+    found = run_negatives(size, seed, arms)
+    write_atomic(file, json.dumps(asdict(found)))
+    return found
