@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EDITS', 'Layout', 'Crowd', 'crowds', 'crowd_families', 'say', 'draw_crowd', 'true_of', 'hard_pool']
 
-# %% ../../nbs/abc/14_crowd.ipynb #88828edd
+# %% ../../nbs/abc/14_crowd.ipynb #5ac92c20
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .world import CELL, LARGE, PAINT, caption, edits, shape_points
+from .scenes import CELL, LARGE, PAINT, edits, shape_points
+from .world import caption
 from ..core import UserError
 
 # %% ../../nbs/abc/14_crowd.ipynb #bfb52110

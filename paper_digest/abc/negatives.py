@@ -6,7 +6,7 @@
 __all__ = ['ARMS', 'BOUNDS', 'NegativesSize', 'Crowds', 'telling_loss', 'run_telling', 'Arm', 'arm_negatives', 'run_contrast',
            'false_negative_rates', 'Negatives', 'run_negatives', 'run_seeds']
 
-# %% ../../nbs/abc/14b_negatives.ipynb #7402d218
+# %% ../../nbs/abc/14b_negatives.ipynb #d04fbe2a
 import copy
 import hashlib
 import json
@@ -25,9 +25,10 @@ from .crowd_scores import crowd_scores, in_batch
 from .inputs import Item, Pixels, Reader, collate
 from .mine import NegativeMiner
 from .model import ABCModel, batch_vision, both_ways
+from .scenes import CELL
 from .tiny import image_processor, tiny_qwen2_vl, word_tokenizer
 from .train import ContrastiveTrainer, Pair, trainer_arguments
-from .world import CELL, vocabulary
+from .world import vocabulary
 from ..core import cores, write_atomic
 
 # %% ../../nbs/abc/14b_negatives.ipynb #31cbfcce
