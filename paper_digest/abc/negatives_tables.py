@@ -87,7 +87,7 @@ def plot_differences(
     fig.tight_layout()
     return fig
 
-# %% ../../nbs/abc/14c_negatives_tables.ipynb #f54b92c5
+# %% ../../nbs/abc/14c_negatives_tables.ipynb #ca60af10
 def plot_temperature(
     found: Sequence[Negatives],
     note: str,
@@ -104,7 +104,7 @@ def plot_temperature(
             ax.plot(steps, each.mean(0), color=colour, lw=1.4, label=name)
     ax.axvline(begin, color="#b9bec6", lw=1, ls=":")
     ax.set(xlabel=f"step (dotted: the arms begin)\n{note}", ylabel="temperature", ylim=(0, None))
-    ax.legend(frameon=False, fontsize=8, ncols=2)
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
     ax.spines[["top", "right"]].set_visible(False)
     return fig
 
