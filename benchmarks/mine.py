@@ -6,8 +6,9 @@
 
 Like with like: both sides get the same unit vectors and the same rule (negatives at least 5 % below the positive, the 100 best
 of them), both search with a flat faiss index, and the pools are compared image by image. Vectors are clustered twice, topics and
-near-duplicates within a topic, so that the rule has something to remove; the first line says how much. The peer runs in a virtual environment of its own, which sees the packages of this one; its
-encoding step is handed the vectors, and its time includes the data set it makes. Times are processor seconds of one process with
+near-duplicates within a topic, so that the rule has something to remove; the first line says how much. The peer runs in a virtual
+environment of its own, which sees the packages of this one; its encoding step is handed the vectors, and its time includes the
+data set it makes. Times are processor seconds of one process with
 one thread, so other work on the machine hardly counts; wall-clock seconds stand beside them. The inverted file is shown for what
 it costs in pools: with thousands of queries at once it pays only where a flat search of millions does not fit into time or memory.
 """
