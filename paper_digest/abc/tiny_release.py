@@ -47,7 +47,7 @@ def write_tokenizer(
     (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=1))
     return ids
 
-
+# %% ../../nbs/abc/20_tiny_release.ipynb #587ea924
 def write_processor(
     folder: Path,
 ) -> None:
@@ -57,7 +57,7 @@ def write_processor(
              "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor"}
     (folder / "preprocessor_config.json").write_text(json.dumps(about, indent=1))
 
-# %% ../../nbs/abc/20_tiny_release.ipynb #c537397b
+# %% ../../nbs/abc/20_tiny_release.ipynb #24f82e3b
 def old_config(
     ids: dict[str, int],  # special tokens
     hidden: int,
@@ -72,11 +72,11 @@ def old_config(
             "max_position_embeddings": 32768, "max_window_layers": layers, "model_type": "qwen2_vl", "num_attention_heads": 4,
             "num_hidden_layers": layers, "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 32768,
             "tie_word_embeddings": False, "torch_dtype": "bfloat16", "transformers_version": "4.41.2", "use_cache": True,
-            "use_sliding_window": False, "rope_scaling": {"type": "mrope", "mrope_section": [hidden // 8 - 2 * (hidden // 8 * 3 // 8), *[hidden // 8 * 3 // 8] * 2]},
+            "use_sliding_window": False, "rope_scaling": {"type": "mrope", "mrope_section": [hidden // 32, hidden * 3 // 64, hidden * 3 // 64]},
             "vocab_size": vocab, "vision_config": {"depth": 1, "embed_dim": 32, "mlp_ratio": 2, "num_heads": 2, "in_chans": 3,
             "hidden_size": hidden, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2}}
 
-
+# %% ../../nbs/abc/20_tiny_release.ipynb #3c9809bb
 def old_name(
     key: str,  # tensor name in today's Qwen2VLForConditionalGeneration
 ) -> str:      # as the published shards have it
@@ -105,7 +105,7 @@ def write_weights(
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
     return model
 
-# %% ../../nbs/abc/20_tiny_release.ipynb #79a48cbf
+# %% ../../nbs/abc/20_tiny_release.ipynb #def5929f
 def adapter_tensors(
     model: Any,
     rank: int,
@@ -128,7 +128,7 @@ def adapter_tensors(
             yield f"base_model.model.mlp_head.linear_layer{n}.bias", .05 * torch.randn(shape[0], generator=drawn)
         yield "base_model.model.temperature.temp", torch.tensor(.03)
 
-
+# %% ../../nbs/abc/20_tiny_release.ipynb #b318351f
 def write_adapter(
     model: Any,
     folder: Path,
@@ -151,7 +151,7 @@ def write_adapter(
     save_file(dict(adapter_tensors(model, rank, vision, seed)), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return str(folder)
 
-
+# %% ../../nbs/abc/20_tiny_release.ipynb #8d1706b0
 def write_tiny_release(
     folder: Path,       # exists
     hidden: int = 64,   # width, a multiple of 64
