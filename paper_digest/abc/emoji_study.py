@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .emoji import KINDS, PLACES, QUIZ, SIDE, STYLES, Sheet, alt_text, emoji, picture, pool, quiz_answers, sheets, vocabulary
+from .emoji import KINDS, QUIZ, SIDE, STYLES, Sheet, alt_text, emoji, picture, pool, quiz_answers, sheets, vocabulary
 from .inputs import Item, Pixels, Reader
 from .model import ABCModel, batch_vision, both_ways
 from .stage0 import Quiz, quiz_accuracy, quiz_loss, quiz_trainer
@@ -28,12 +28,12 @@ from .train import ContrastiveTrainer, Pair, prepare_instruct, trainer_arguments
 class EmojiSize:
     "How large a study is; the defaults are the tiny run."
     train: int = 6000          # sheets of Noto
-    test: int = 240            # sheets of each style, half of them the exchanges
+    test: int = 120            # sheets of each style, half of them the exchanges
     side: int = SIDE           # pixels of an emoji
     quiz_steps: int = 300      # stage 0
     quiz_batch: int = 64       # sheets a step
     quiz_rate: float = 2e-3
-    pretrain_steps: int = 200  # stage 1
+    pretrain_steps: int = 100  # stage 1
     pretrain_batch: int = 64
     pretrain_rate: float = 1e-3
     rehearsal: int = 32        # sheets of stage 0 in each step of stage 1
@@ -75,12 +75,12 @@ Report = Callable[[str, int, int], None]  # what, step, of
 
 
 def run_stage0(data: Data, size: EmojiSize, seed: int, report: Report) -> tuple[Any, Quiz, Any]:
-    "A tiny Qwen2-VL that names the colour and a keyword of a place; with its quiz and the right answers."
+    "A tiny Qwen2-VL that spells what stands at a place; with its quiz and the right answers."
     model = tiny_qwen2_vl(len(data.reader.tokenizer), size.hidden, size.layers, vision_width=size.vision_width,
                           vision_layers=size.vision_layers, seed=seed)
     batch_vision(model.model)
     quiz = Quiz(data.reader, QUIZ, data.pixels[0].grid)
-    answers = quiz.answers([quiz_answers(s, seed) for s in data.sheets])
+    answers = quiz.answers([quiz_answers(s) for s in data.sheets])
     with tempfile.TemporaryDirectory() as folder:
         quiz_trainer(model, quiz, data.pixels, answers, folder, size.quiz_steps, size.quiz_batch, size.quiz_rate, seed,
                      report=lambda step, loss: report("stage 0", step, size.quiz_steps)).train()
@@ -183,8 +183,9 @@ def judge(
 class Outcome:
     "What one seed gave."
     frame: Any                          # DataFrame of `judge`, with arm, style, wording and seed
-    model: ABCModel                     # after stage 2
+    models: dict[str, ABCModel]         # abc, after stage 2, and late
     data: Data
+    side: int                           # pixels of an emoji
     quiz: list[float]                   # share right for each question of stage 0, on Noto's test sheets
     seconds: dict[str, float] = field(default_factory=dict)  # of each stage
 
@@ -221,7 +222,7 @@ def run_emoji_study(
     data = Data.draw(size, seed)
     done("drawing")
     generator, quiz, answers = run_stage0(data, size, seed, report)
-    told = quiz_accuracy(generator, quiz, data.test_pixels["noto"], quiz.answers([quiz_answers(s, seed) for s in data.tests["noto"]]))
+    told = quiz_accuracy(generator, quiz, data.test_pixels["noto"], quiz.answers([quiz_answers(s) for s in data.tests["noto"]]))
     done("stage 0")
     models = {"abc": run_stage1(generator, quiz, answers, data, size, seed, report)}
     done("stage 1")
@@ -231,4 +232,4 @@ def run_emoji_study(
     done("stage 2")
     frame = emoji_frame(models, data, size, seed)
     done("asking")
-    return Outcome(frame, models["abc"], data, told, seconds)
+    return Outcome(frame, models, data, size.side, told, seconds)
