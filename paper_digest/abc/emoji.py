@@ -187,7 +187,6 @@ def sheets(
 # %% ../../nbs/abc/18_emoji.ipynb #8bfa8325
 QUIZ = [f"{what} {place} :" for place in PLACES for what in ("colour", "first word", "second word", "last word")]
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "grey", "white")
-QUIZ = [f"{what} {place} :" for place in PLACES for what in ("colour", "tag")]
 
 
 def colour_word(rgb: tuple[int, int, int]) -> str:

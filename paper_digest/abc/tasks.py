@@ -138,8 +138,8 @@ class MTEBAdapter:
         **kwargs: Any,                   # of mteb's encode_kwargs
     ) -> np.ndarray:                     # [items, width], float32, unit length
         "Vectors of everything in the loader, in its order."
-        things = [item for batch in inputs for item in batch_items(batch)]
-        return self.model.encode(things, batch_size=kwargs.get("batch_size") or self.batch_size)
+        size = kwargs.get("batch_size") or self.batch_size
+        return np.concatenate([self.model.encode(batch_items(batch), batch_size=size) for batch in inputs])
 
     def similarity(self, a: Any, b: Any) -> Any:
         "Cosine of every pair."
