@@ -75,19 +75,29 @@ def test_index_and_search(home):
     (["search", "{home}/none.index"], "nothing to look for"),
     (["search", "{home}/none.index", "--text", " "], "text is empty"),
     (["search", "{home}/none.index", "--image", "{home}/pictures/0.png", "--text", ""], "text is empty"),
-    (["index", "{home}/unreadable", "--model", "{home}/model", "--out", "{home}/b.index", "--device", "cpu"], "none of 2 image files can be read"),
-    (["index", "{home}/good", "--model", "{home}/nan", "--out", "{home}/b.index", "--device", "cpu"], "NaN"),
     (["index", "{home}/good", "--model", "{home}/model", "--out", "{home}/good", "--device", "cpu"], "cannot write there"),
-    (["index", "{home}/good", "--model", "{home}/model", "--out", "{home}/b.index", "--device", "cuda"], "no CUDA GPU"),
     (["search", "{home}/none.index", "--image", "{home}/none.png"], "no such image file"),
     (["search", "{home}/none.index", "--text", "x", "-k", "0"], "-k"),
 ])
 def test_bad_input_is_one_line_and_status_2(home, words, says):
     r = digest(*[w.format(home=home) for w in words])
     assert r.returncode == 2, (r.stdout, r.stderr)
-    lines = [line for line in r.stderr.strip().splitlines() if "replace or remove it" not in line]  # a line for each picture comes first
-    assert says in r.stderr and len(lines) == 1 and "Traceback" not in r.stderr, r.stderr
+    assert says in r.stderr and len(r.stderr.strip().splitlines()) == 1 and "Traceback" not in r.stderr, r.stderr
     assert not (home / "b.index").exists()
+
+
+@pytest.mark.parametrize("folder, model, device, says, complaints", [
+    ("unreadable", "model", "cpu", "none of 2 image files can be read", 2), ("good", "nan", "cpu", "NaN", 0), ("good", "model", "cuda", "no CUDA GPU", 0)])
+def test_folders_and_models_that_give_no_index(home, folder, model, device, says, complaints):
+    import torch
+    from paper_digest.abc.commands import make_index
+    from paper_digest.core import UserError
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    told = []
+    with pytest.raises(UserError, match=says) as err:
+        make_index(home / folder, home / model, home / "b.index", device=device, complain=told.append)
+    assert "\n" not in str(err.value) and len(told) == complaints and not list(home.glob("*b.index*"))
 
 
 @pytest.mark.parametrize("words", [[], ["index"], ["search"]])
