@@ -185,7 +185,7 @@ def sheets(
     return found[:n]
 
 # %% ../../nbs/abc/18_emoji.ipynb #8bfa8325
-QUIZ = [f"{what} {place} :" for place in PLACES for what in ("colour", "first word", "second word", "last word")]
+QUIZ = [f"{what} {place} :" for place in PLACES for what in ("colour", "first word", "last word")]
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "grey", "white")
 
 
@@ -218,7 +218,7 @@ def quiz_answers(
     found = []
     for e in sheet.pair:
         words = e.name.removesuffix(" skin tone").split()
-        found += [main_colour(e.id, sheet.style), words[0], words[1] if len(words) > 1 else "none", words[-1]]
+        found += [main_colour(e.id, sheet.style), words[0], words[-1]]
     return found
 
 # %% ../../nbs/abc/18_emoji.ipynb #9ddeb9fa
@@ -236,7 +236,7 @@ def vocabulary() -> list[str]:  # sorted, without repeats
     "Every word of training, of the questions and of the answers; names of test concepts are not in it."
     texts = [e.name for e in emoji() if not e.held_out] + [a for e in emoji() for _, a in e.answers]
     texts += [t for pair in ASKED.values() for t in pair] + [*ASKED_NEW.values(), *QUIZ, *PLACES, *COLOURS]
-    return sorted({w for t in [*texts, "Instruction: and none"] for w in t.replace("{}", "").split()})
+    return sorted({w for t in [*texts, "Instruction: and"] for w in t.replace("{}", "").split()})
 
 
 def pool() -> list[str]:  # sorted

@@ -33,11 +33,11 @@ class EmojiSize:
     quiz_steps: int = 300      # stage 0
     quiz_batch: int = 64       # sheets a step
     quiz_rate: float = 2e-3
-    pretrain_steps: int = 100  # stage 1
+    pretrain_steps: int = 80   # stage 1
     pretrain_batch: int = 64
     pretrain_rate: float = 1e-3
     rehearsal: int = 32        # sheets of stage 0 in each step of stage 1
-    instruct_steps: int = 150  # stage 2, and the late control
+    instruct_steps: int = 110  # stage 2, and the late control
     instruct_batch: int = 32   # sheets a step
     instruct_asks: int = 4     # instructions of each
     instruct_rate: float = 3e-3
@@ -124,19 +124,21 @@ def pixel_scores(
 ) -> np.ndarray:  # [questions of all sheets, pool]
     "Nearness of the asked half to the nearest training picture with each answer of the asked kind."
     known = [e for e in emoji() if not e.held_out and "noto" in e.styles]
-    drawn = np.stack([np.asarray(picture(e.id, "noto", side), np.float32).ravel() / 255 for e in known])
-    answers, texts, found = [dict(e.answers) for e in known], pool(), {}
-    rows = {kind: [(n, np.array([i for i, a in enumerate(answers) if a.get(kind) == t])) for n, t in enumerate(texts)] for kind in KINDS}
-    for s in some:
-        for a in s.asks:
-            key = s.pair[a.place].id, s.style, a.kind
-            if key not in found:
-                half = np.asarray(picture(*key[:2], side), np.float32).ravel() / 255
-                near = 1 / (1 + np.square(drawn - half).sum(1))
-                found[key] = np.array([near[r].max() if len(r) else 0 for _, r in rows[a.kind]])
-    return np.stack([found[s.pair[a.place].id, s.style, a.kind] for s in some for a in s.asks])
+    halves = list(dict.fromkeys((e.id, s.style) for s in some for e in s.pair))
 
+    def flat(which: Sequence[tuple[str, str]]) -> np.ndarray:
+        return np.stack([np.asarray(picture(id, style, side), np.float32).ravel() / 255 for id, style in which])
 
+    drawn, asked = flat([(e.id, "noto") for e in known]), flat(halves)
+    near = 1 / (1 + (np.square(asked).sum(1)[:, None] + np.square(drawn).sum(1) - 2 * asked @ drawn.T).clip(0))
+    answers, texts, row = [dict(e.answers) for e in known], pool(), {half: n for n, half in enumerate(halves)}
+    found = {}
+    for kind in KINDS:
+        of = [[i for i, a in enumerate(answers) if a.get(kind) == t] for t in texts]
+        found[kind] = np.stack([near[:, rows].max(1) if rows else np.zeros(len(halves)) for rows in of], 1)
+    return np.stack([found[a.kind][row[s.pair[a.place].id, s.style]] for s in some for a in s.asks])
+
+# %% ../../nbs/abc/18a_emoji_study.ipynb #e9f5e6a7
 def model_scores(
     model: ABCModel,
     some: Sequence[Sheet],
@@ -178,7 +180,7 @@ def judge(
                          "within": float(mine > said[own].max()), "beside": float(mine > said[other]), "own": len(own) + 1})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/abc/18a_emoji_study.ipynb #1076d3b1
+# %% ../../nbs/abc/18a_emoji_study.ipynb #bc9df442
 @dataclass
 class Outcome:
     "What one seed gave."
