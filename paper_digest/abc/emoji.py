@@ -23,7 +23,7 @@ from ..core import UserError
 from ..data import load, path
 
 # %% ../../nbs/abc/18_emoji.ipynb #d395d3d7
-CATEGORY = {"Smileys & Emotion": "a smiley", "Animals & Nature": "an animal or plant", "Food & Drink": "food or drink",
+CATEGORY = {"Smileys & Emotion": "a smiley or a heart", "Animals & Nature": "an animal or plant", "Food & Drink": "food or drink",
             "Travel & Places": "a place or vehicle", "Activities": "a game or event", "Objects": "an object", "Symbols": "a symbol"}
 WHO = {"person-role": "somebody with a profession", "person-sport": "somebody doing sport", "person-activity": "somebody out and about",
        "person-gesture": "somebody making a gesture", "person-fantasy": "a fantasy figure", "person": "simply a person"}
