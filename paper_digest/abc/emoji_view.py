@@ -59,8 +59,8 @@ def plot_emoji_arms(
         axes[0].axvline(x, color="#a8322b", lw=1, zorder=0)
         axes[0].annotate(words, (x, len(arms) - .75), xytext=(3, 4), textcoords="offset points", color="#a8322b", fontsize=7)
     axes[0].set_yticks(range(len(arms)), [ARM_NAMES[a] for a in arms])
-    for shift, style, colour in zip((-2.1, -1.2, -.3), styles, ("#8a909a", "#22252a", "#1b6e3c")):
-        axes[1].text(99, len(arms) + shift - .6, STYLE_NAMES[style] + (" (style of the training)" if style == "noto" else ""), color=colour, ha="right", fontsize=8)
+    for shift, style, colour in zip((-.4, -.85, -1.3), styles, ("#8a909a", "#22252a", "#1b6e3c")):
+        axes[1].text(99, len(arms) + shift - .2, STYLE_NAMES[style] + (" (style of the training)" if style == "noto" else ""), color=colour, ha="right", fontsize=8)
     fig.text(.5, -.02, note, ha="center", fontsize=8)
     fig.tight_layout()
     return fig
@@ -82,11 +82,11 @@ def plot_answers(
     some: Sequence[Sheet],
     arms: Sequence[str] = ("abc", "late", "sum", "image"),
 ) -> Any:                  # matplotlib figure
-    "Sheets with their instructions and what each arm retrieves: right green, the other one's answer red, anything else grey."
+    "Sheets with their instructions and what each arm retrieves: ✓ right, ✗ the other one's answer, grey anything else."
     import matplotlib.pyplot as plt
     found, at = top_answers(outcome, some), 0
     asks = [len(s.asks) for s in some]
-    fig, axes = plt.subplots(len(some), 2, figsize=(12, .34 * sum(asks) + .75 * len(some)), squeeze=False,
+    fig, axes = plt.subplots(len(some), 2, figsize=(12, .27 * sum(asks) + .6 * len(some)), squeeze=False,
                              gridspec_kw={"width_ratios": [1, 5], "height_ratios": [n + 1.6 for n in asks]})
     for (left, right), s in zip(axes, some):
         left.imshow(s.draw(64))
@@ -101,7 +101,8 @@ def plot_answers(
             for n, arm in enumerate(arms):
                 said = found[arm][at + row]
                 colour = "#1b6e3c" if said == a.answer else "#a8322b" if said == other else "#8a909a"
-                right.text(.32 + .172 * n, row, said.replace("somebody", "sb."), fontsize=8, va="center", color=colour)
+                mark = "✓ " if said == a.answer else "✗ " if said == other else ""
+                right.text(.32 + .172 * n, row, mark + said.replace("somebody", "sb."), fontsize=8, va="center", color=colour)
         at += len(s.asks)
     fig.tight_layout()
     return fig
