@@ -72,6 +72,17 @@ class FaissIndex:
         return [[Hit(self.ids[r], float(s), self.metas[r]) for s, r in zip(*found) if r >= 0] for found in zip(scores, rows)]
 
 # %% ../../nbs/abc/10_index.ipynb #7792c9fb
+def _sweep(path: Path) -> None:
+    "Remove what writers of this file left behind that were killed."
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        try:
+            os.kill(int(left.name.split(".")[-2]), 0)  # raises where no such process lives
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (ValueError, OSError):
+            continue  # of another program, or of another user's running process
+
+
 def _save(self: FaissIndex, path: Path) -> Path:
     "Write the index as one file, whole or not at all."
     import faiss
@@ -79,6 +90,7 @@ def _save(self: FaissIndex, path: Path) -> Path:
     about = {"width": self.width, "fingerprint": self.fingerprint, "factory": self.factory, "nprobe": self.nprobe, "model": self.model,
              "ids": self.ids, "metas": self.metas, "empty": self._index is None}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _sweep(path)
     try:
         with open(part, "wb") as f:
             f.write(MAGIC + json.dumps(about, ensure_ascii=False).encode() + b"\n")
@@ -177,10 +189,13 @@ def find(
     return index.search(model.encode([{"image": image, "text": text}]), k)[0]
 
 # %% ../../nbs/abc/10_index.ipynb #8e9f3c51
-CSS = (".abcg{font:14px/1.4 system-ui,sans-serif;color-scheme:light dark;color:light-dark(#22252a,#eae7e1)}.abcg table{border-collapse:collapse}"
-       ".abcg td{padding:6px 8px;vertical-align:top;text-align:center;border-top:1px solid light-dark(#dedcd6,#363a40)}"
-       ".abcg td.q{text-align:left;width:15em}.abcg img{width:88px;height:88px;object-fit:contain;image-rendering:auto;display:block;margin:0 auto 2px}"
-       ".abcg small{color:light-dark(#5a6069,#a9a6a0)}")
+# colours are those of the page around it, whose theme need not be the system's
+CSS = (".abcg{font:14px/1.4 system-ui,sans-serif;overflow-x:auto}.abcg table{border-collapse:collapse;color:inherit;font:inherit}"
+       ".abcg td,.abcg th{padding:8px 10px;vertical-align:top;text-align:center;border:0;background:none}"
+       ".abcg th{font-weight:400;opacity:.7;text-align:left}.abcg tr+tr td{border-top:1px solid rgba(128,128,128,.35)}"
+       ".abcg td.asked{text-align:left;min-width:9em;max-width:16em;font-weight:600}.abcg td.asked i{font-weight:400}"
+       ".abcg img{max-width:112px;max-height:88px;min-height:44px;display:block;margin:0 auto 4px;border-radius:3px}"
+       ".abcg small{display:block;max-width:9em;margin:auto;opacity:.7}")
 
 
 class Gallery:
@@ -201,10 +216,11 @@ class Gallery:
         from html import escape
         out = []
         for n, (said, results) in enumerate(self.rows):
-            first = f'<td class="q" rowspan="{len(self.rows)}">{picture_tag(self.image, "the picture asked about")}</td>' if n == 0 else ""
+            first = f'<td rowspan="{len(self.rows)}">{picture_tag(self.image, "the picture asked about")}</td>' if n == 0 else ""
             cells = "".join(f"<td>{picture_tag(p, words) if p is not None else ''}<small>{escape(words)}</small></td>" for p, words in results)
-            out.append(f'<tr>{first}<td class="q"><b>{escape(said) or "<i>no instruction</i>"}</b></td>{cells}</tr>')
-        return f'<div class="abcg"><style>{CSS}</style><table>{"".join(out)}</table></div>'
+            out.append(f'<tr>{first}<td class="asked">{escape(said) or "<i>no instruction</i>"}</td>{cells}</tr>')
+        head = f'<tr><th>picture</th><th>asked</th><th colspan="{max(len(r) for _, r in self.rows)}">nearest, with cosine</th></tr>'
+        return f'<div class="abcg"><style>{CSS}</style><table>{head}{"".join(out)}</table></div>'
 
 
 def picture_tag(
@@ -232,6 +248,6 @@ def gallery(
     "Ask one picture several things."
     from paper_digest.abc.inputs import open_image
     image = open_image(image)
-    rows = [(said or "", [(picture_of(h), f"{h.meta.get('title', h.id)}  {h.score:.2f}") for h in find(model, index, image, said, k)])
+    rows = [(said or "", [(picture_of(h), f"{h.meta.get('title', h.id)} · {h.score:.2f}") for h in find(model, index, image, said, k)])
             for said in instructions]
     return Gallery(image, rows)

@@ -7,6 +7,7 @@ __all__ = ['LANGUAGE', 'VISION', 'lora_config', 'ABCModel', 'encode', 'fingerpri
 
 # %% ../../nbs/abc/04_model.ipynb #e258de5d
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from .backbone import ResidualHead, batch_vision, both_ways, check_bidirectional, mean_pool
-from .inputs import Item, Reader, collate
+from .inputs import Item, Pixels, Reader, collate
 from ..core import UserError
 
 # %% ../../nbs/abc/04_model.ipynb #74d27aeb
@@ -119,6 +120,7 @@ def encode(
     show_progress: bool = False,
 ) -> Any:                             # [things, width], float32
     "Unit vectors of any mix of texts, images and images under an instruction, in the order given."
+    from tqdm.auto import tqdm
     width = model.head.outer.out_features
     if truncate_dim is not None and not 0 < truncate_dim <= width:
         raise UserError(f"truncate_dim must lie in 1 .. {width}, the width of this model, got {truncate_dim}")
@@ -128,31 +130,52 @@ def encode(
         if len(instructions) != len(things):
             raise UserError(f"{len(things)} images but {len(instructions)} instructions; give one for each image")
         things = [{"image": image, "text": text} for image, text in zip(things, instructions)]
-    items = [model.reader.item(_image_first(thing)) for thing in things]
-    out, was_training = torch.empty(len(items), truncate_dim or width), model.training
+    out, was_training = torch.empty(len(things), truncate_dim or width), model.training
     model.eval()
-    for rows in _batches(items, batch_size, show_progress):
-        vectors = model(collate(model.reader, [items[i] for i in rows]), adapter=items[rows[0]].kind == "both").cpu()
-        out[rows] = vectors if truncate_dim is None else nn.functional.normalize(vectors[:, :truncate_dim], dim=-1)
+    with tqdm(total=len(things), desc="embedding", disable=not show_progress, leave=False) as bar:
+        for start, items in _windows(model.reader, things, batch_size):
+            for rows in _batches(items, batch_size):
+                vectors = model(collate(model.reader, [items[i] for i in rows]), adapter=items[rows[0]].kind == "both").cpu()
+                out[[start + i for i in rows]] = vectors if truncate_dim is None else nn.functional.normalize(vectors[:, :truncate_dim], dim=-1)
+                bar.update(len(rows))
     model.train(was_training)
     return out.numpy() if convert_to_numpy else out
 
+# %% ../../nbs/abc/04_model.ipynb #5e1d0a7c
+def _picture(thing: Any) -> Any:
+    "The picture of a thing where it has one that is not read yet, else None."
+    found = thing.get("image") if isinstance(thing, dict) else None if isinstance(thing, (str, tuple)) else thing
+    return None if isinstance(found, Pixels) else found
 
-def _image_first(thing: Any) -> Any:
-    "A bare Pixels is an image, although it is a tuple."
-    return {"image": thing} if hasattr(thing, "grid") and not isinstance(thing, Item) else thing
+
+def _read(reader: Reader, thing: Any, read: dict[Any, Pixels]) -> Any:
+    "A thing with its picture read, or taken from `read`; a bare Pixels is a picture, although it is a tuple."
+    found = _picture(thing)
+    if found is None:
+        return {"image": thing} if isinstance(thing, Pixels) else thing
+    key = str(found) if isinstance(found, (str, os.PathLike)) else id(found)
+    if key not in read:
+        read[key] = reader.pixels([found])[0]
+    return {**(thing if isinstance(thing, dict) else {}), "image": read[key]}
 
 
-def _batches(items: list[Item], size: int, show: bool) -> Iterator[list[int]]:
+def _windows(reader: Reader, things: Sequence[Any], size: int) -> Iterator[tuple[int, list[Item]]]:
+    "Place of the first and items of a few batches where pictures have to be read; else everything at once."
+    step = 4 * size if any(_picture(t) is not None for t in things) else max(1, len(things))
+    for start in range(0, len(things), step):
+        read: dict[Any, Pixels] = {}
+        yield start, [reader.item(_read(reader, thing, read)) for thing in things[start:start + step]]
+
+
+def _batches(items: list[Item], size: int) -> Iterator[list[int]]:
     "Row numbers in batches of one kind and similar length."
-    from tqdm.auto import tqdm
     order = sorted(range(len(items)),
                    key=lambda i: (items[i].kind, len(items[i].text or ""), items[i].image.grid if items[i].image else ()))
     starts, kinds = [], [items[i].kind for i in order]
     for kind in dict.fromkeys(kinds):
         first, count = kinds.index(kind), kinds.count(kind)
         starts += [(a, min(a + size, first + count)) for a in range(first, first + count, size)]
-    for a, b in tqdm(starts, desc="embedding", disable=not show, leave=False):
+    for a, b in starts:
         yield order[a:b]
 
 # %% ../../nbs/abc/04_model.ipynb #ea472efd

@@ -23,7 +23,7 @@ class Quiz:
     def __init__(
         self,
         reader: Reader,
-        scene: Scene,              # any scene of the world
+        asked: Scene | Sequence[str],  # any scene of the world, or the questions themselves
         grid: tuple[int, int],     # patches of its pictures
     ):
         merge, tok = reader.processor.merge_size, reader.tokenizer
@@ -32,19 +32,20 @@ class Quiz:
         ids, self.grid, self.tokenizer, self.last = [start, *[reader.image_id] * (rows * columns), end], grid, tok, []
         prefix, owner = len(ids), [0] * len(ids)
         positions = [mrope(1, rows, columns, 1)]
-        for n, (question, _) in enumerate(questions(scene), 1):
-            asked = tok("<|im_start|>" + question).input_ids
-            positions.append(torch.arange(len(asked)).expand(3, -1) + int(positions[0].max()) + 1)
-            ids, owner = ids + asked, owner + [n] * len(asked)
+        for n, question in enumerate([q for q, _ in questions(asked)] if isinstance(asked, Scene) else asked, 1):
+            words = tok("<|im_start|>" + question).input_ids
+            positions.append(torch.arange(len(words)).expand(3, -1) + int(positions[0].max()) + 1)
+            ids, owner = ids + words, owner + [n] * len(words)
             self.last.append(len(ids) - 1)  # where the answer is read
         self.ids, self.positions = torch.tensor(ids), torch.cat(positions, 1)
         owner = torch.tensor(owner)
         seen = (owner[:, None] == owner[None]) | (torch.arange(len(ids)) < prefix)
         self.mask = seen & torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
 
-    def answers(self, scenes: Sequence[Scene]) -> torch.Tensor:  # [scenes, questions], token ids
-        "The right answers."
-        return torch.tensor([self.tokenizer.convert_tokens_to_ids([a for _, a in questions(s)]) for s in scenes])
+    def answers(self, scenes: Sequence[Scene | Sequence[str]]) -> torch.Tensor:  # [scenes, questions], token ids
+        "The right answers: of scenes, or given as words, a list for each picture."
+        said = [[a for _, a in questions(s)] if isinstance(s, Scene) else s for s in scenes]
+        return torch.tensor([self.tokenizer.convert_tokens_to_ids(list(words)) for words in said])
 
     def logits(self, model: Any, pixels: Sequence[Pixels]) -> torch.Tensor:  # [scenes, questions, vocabulary]
         "What a Qwen2VLForConditionalGeneration answers to every question about every picture."

@@ -150,7 +150,7 @@ def load_adapter(
     if not (folder / "adapter_model.safetensors").is_file():
         raise UserError(f"{folder} holds no adapter_model.safetensors")
     saved = {remap_key(k): v for k, v in load_file(folder / "adapter_model.safetensors").items()}
-    rest = {k: saved.pop(k) for k in list(saved) if "mlp_head" in k or k.endswith("temperature")}
+    rest = {k: saved.pop(k) for k in list(saved) if "mlp_head" in k or k.endswith(("temperature", "temperature.temp"))}
     if strange := [k for k in saved if not re.fullmatch(rf"({LANGUAGE}|{VISION})\.lora_[AB]\.weight", k)]:
         raise UserError(f"{folder}: {len(strange)} tensors have no place in this model, first {strange[0]}")
     config = PeftConfig.from_pretrained(folder)
@@ -175,7 +175,7 @@ def _load_head(model: ABCModel, rest: dict[str, torch.Tensor], folder: Path) -> 
         for layer, name in zip((model.head.inner, model.head.outer), linear):
             layer.weight.copy_(rest[f"{name}.weight"])
             layer.bias.copy_(rest[f"{name}.bias"])
-        for key in (k for k in rest if k.endswith("temperature")):
+        for key in (k for k in rest if "mlp_head" not in k):
             model.temperature.copy_(rest[key].reshape(()))
 
 # %% ../../nbs/abc/05_store.ipynb #bd1bf06f

@@ -41,6 +41,11 @@ class StudySize:
     joint_rate: float = 1e-3   # of the controls that move all weights
     rank: int = 16             # Sec. 4.1
     controls: bool = True      # train the joint and late controls as well
+    hidden: int = 96           # the model, see `tiny.tiny_qwen2_vl`
+    layers: int = 2
+    heads: int = 4
+    vision_width: int = 64
+    vision_layers: int = 1
 
 
 @dataclass
@@ -68,7 +73,7 @@ Report = Callable[[str, int, int], None]  # what, step, of
 
 def run_stage0(data: Data, size: StudySize, seed: int, report: Report) -> tuple[Any, Quiz]:
     "A tiny Qwen2-VL that answers one-word questions."
-    model = tiny_qwen2_vl(len(data.reader.tokenizer), seed=seed)
+    model = tiny_qwen2_vl(len(data.reader.tokenizer), size.hidden, size.layers, size.heads, size.vision_width, size.vision_layers, seed=seed)
     batch_vision(model.model)
     quiz = Quiz(data.reader, data.scenes[0], data.pixels[0].grid)
     with tempfile.TemporaryDirectory() as folder:
