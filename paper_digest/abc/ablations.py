@@ -182,7 +182,7 @@ def plot_checkpoints(
         ax.spines[["top", "right"]].set_visible(False)
     axes[1].axhline(20, color="#a8322b", lw=1)
     handles = [plt.Line2D([], [], color="#22252a", marker=m, ls="", ms=5, label=f"{c} steps") for c, m in marks.items()]
-    axes[0].legend(handles=handles, fontsize=7.5, frameon=False, loc="upper left")
+    axes[1].legend(handles=handles, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     fig.supxlabel(label, fontsize=9)
     fig.tight_layout()
     return fig

@@ -170,7 +170,7 @@ def plot_sizes(
     fig, ax = plt.subplots(figsize=(6.4, 3.6))
     names = {**TASKS, "asked": "asked what is at a place"}
     ax.axvline(trained, color="#c9cdd3", lw=6, zorder=0)
-    ax.annotate("trained", (trained, 2), ha="center", fontsize=7.5, color="#5a6068")
+    ax.annotate("trained", (trained, 103), ha="center", fontsize=8, color="#5a6068", annotation_clip=False)
     for k, (task, value) in enumerate(chances.items()):
         rows, colour = table[table.task == task], f"C{k}"
         ax.errorbar(rows.side, rows.value, yerr=_bars(rows), marker="o", ms=4, capsize=3,

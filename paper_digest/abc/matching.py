@@ -162,9 +162,11 @@ def plot_recalls(
         for y, (arm, r) in enumerate(rows.iterrows()):
             ax.errorbar(r.value, y, xerr=[[max(0., r.value - r.ci_low)], [max(0., r.ci_high - r.value)]], fmt="o", capsize=3,
                         color="#1b6e3c" if arm == "abc" else "#22252a")
-        ax.set(yticks=range(len(rows)), yticklabels=[names[a] for a in rows.index], ylim=(-.6, len(rows) - .4), xlabel=label)
+        ax.set(yticks=range(len(rows)), yticklabels=[names[a] for a in rows.index], ylim=(-.6, len(rows) - .4))
         ax.set_title(title, fontsize=10)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_xlim(left=0)
     axes[0].annotate("chance", (chance, len(names) - .4), xytext=(4, -4), textcoords="offset points", color="#a8322b", fontsize=8, va="top")
+    fig.supxlabel(label, fontsize=9)
+    fig.tight_layout()
     return fig
