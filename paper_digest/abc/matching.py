@@ -78,7 +78,8 @@ class PixelWords:
         ridge: float = 1.0,  # weight of the penalty, in units of the features' variance
     ):
         if len(pixels) != len(texts) or len(texts) < 2:
-            raise UserError(f"the regression needs a caption for each of two or more pictures, got {len(pixels)} and {len(texts)}")
+            raise UserError(f"the regression needs a caption for each of two or more pictures, "
+                            f"got {len(pixels)} and {len(texts)}")
         self.terms = {t: i for i, t in enumerate(sorted({t for text in texts for t in _terms(text)}))}
         x, y = np.stack([_thumbnail(p) for p in pixels]).astype(float), self._counts(texts)
         self.x_mean, self.y_mean = x.mean(0), y.mean(0)
@@ -108,8 +109,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 # %% ../../nbs/abc/16_matching.ipynb #a785b757
-EMBEDDERS = {"untrained": "untrained", "generator": "generative backbone, no contrastive training", "pixels": "pixels to words (ridge)",
-             "scratch": "contrastive from scratch", "longer": "contrastive from scratch, longer", "abc": "ABC pretrained"}
+EMBEDDERS = {"untrained": "untrained", "generator": "generative backbone, no contrastive training",
+             "pixels": "pixels to words (ridge)", "scratch": "contrastive from scratch",
+             "longer": "contrastive from scratch, longer", "abc": "ABC pretrained"}
 
 
 def embedders(
@@ -143,7 +145,8 @@ def retrieval_study(
     "Every arm of one seed, both ways."
     import pandas as pd
     data = Data.draw(size, seed)
-    frames = [match(model, data.test, data.test_pixels).assign(arm=arm, seed=seed) for arm, model in embedders(data, size, seed).items()]
+    frames = [match(model, data.test, data.test_pixels).assign(arm=arm, seed=seed)
+              for arm, model in embedders(data, size, seed).items()]
     return pd.concat(frames, ignore_index=True)
 
 # %% ../../nbs/abc/16_matching.ipynb #87a45124
@@ -166,7 +169,8 @@ def plot_recalls(
         ax.set_title(title, fontsize=10)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_xlim(left=0)
-    axes[0].annotate("chance", (chance, len(names) - .4), xytext=(4, -4), textcoords="offset points", color="#a8322b", fontsize=8, va="top")
+    axes[0].annotate("chance", (chance, len(names) - .4), xytext=(4, -4), textcoords="offset points", color="#a8322b",
+                     fontsize=8, va="top")
     fig.supxlabel(label, fontsize=9)
     fig.tight_layout()
     return fig
