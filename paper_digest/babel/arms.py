@@ -187,7 +187,7 @@ def tokens_to_recover(
                      "tokens": float(np.nanmean(first)) if np.isfinite(first).any() else np.nan})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/babel/19c_arms.ipynb #7ce1b622
+# %% ../../nbs/babel/19c_arms.ipynb #97c8c68f
 def plot_recovery(
     curves: Any,    # as `curve_table` gives
     border: int,    # tokens at which stage 2 begins
@@ -204,7 +204,7 @@ def plot_recovery(
         above = curves.assign(gap=curves[group] - curves.seed.map(start[group]))
         for arm, own in above.groupby("arm", sort=False):
             line = own.groupby("tokens").gap.mean()
-            ax.plot(line.index / 1e3, line, "o-", ms=2.5, lw=1.3, color=COLOURS[arm], label=arm, ls="--" if arm == "copy" else "-")
+            ax.plot(line.index / 1e3, line, marker="o", ms=2.5, lw=1.3, color=COLOURS[arm], label=arm, ls="--" if arm == "copy" else "-")
         ax.axhline(0, color="#999", lw=0.8)
         ax.axvline(border / 1e3, color="#999", lw=0.8, ls="--")
         ax.set_title({"mean": "all languages", "high": "high-resource", "low": "low-resource"}[group], fontsize=10)
