@@ -133,7 +133,7 @@ def run_arm(
     return {"seed": seed, "arm": name, "history": done.history, "stats": done.stats, "stages": steps, "seconds": time.time() - started,
             "parameters": sum(p.numel() for p in done.model.parameters()), "base_cached": base.told["cached"]}
 
-# %% ../../nbs/babel/19c_arms.ipynb #e65ce702
+# %% ../../nbs/babel/19c_arms.ipynb #8c4aff01
 def curve_table(
     found: Sequence[dict[str, Any]],  # as `run_arm` gives, of all seeds
     prepared: Prepared,
@@ -181,13 +181,13 @@ def tokens_to_recover(
         first = []
         for seed, run in own.groupby("seed"):
             start = curves[(curves.arm == PLAIN) & (curves.seed == seed) & (curves.step == 0)][group].iloc[0]
-            good = run[(run.step > 0) & (run[group] <= start)] if arm in (PLAIN, EQUAL_FLOPS) else run[run[group] <= start]
+            good = run[(run.step > 0) & (run[group] <= start)]
             first.append(good.tokens.min() if len(good) else np.nan)
         rows.append({"arm": arm, "seeds": len(first), "recovered": int(np.isfinite(first).sum()),
                      "tokens": float(np.nanmean(first)) if np.isfinite(first).any() else np.nan})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/babel/19c_arms.ipynb #e6af30ef
+# %% ../../nbs/babel/19c_arms.ipynb #97c8c68f
 def plot_recovery(
     curves: Any,    # as `curve_table` gives
     border: int,    # tokens at which stage 2 begins
@@ -199,11 +199,12 @@ def plot_recovery(
     groups = [g for g in GROUPS if g in curves]
     axes = fig.subplots(1, len(groups), squeeze=False)[0]
     start = curves[(curves.arm == PLAIN) & (curves.step == 0)].set_index("seed")
+    curves = curves[curves.groupby("arm").seed.transform("nunique") == curves.seed.nunique()]  # the mean of fewer bases is no line beside these
     for ax, group in zip(axes, groups, strict=True):
         above = curves.assign(gap=curves[group] - curves.seed.map(start[group]))
         for arm, own in above.groupby("arm", sort=False):
             line = own.groupby("tokens").gap.mean()
-            ax.plot(line.index / 1e3, line, "o-", ms=2.5, lw=1.3, color=COLOURS[arm], label=arm, ls=":" if arm == "all zero" else "-")
+            ax.plot(line.index / 1e3, line, marker="o", ms=2.5, lw=1.3, color=COLOURS[arm], label=arm, ls="--" if arm == "copy" else "-")
         ax.axhline(0, color="#999", lw=0.8)
         ax.axvline(border / 1e3, color="#999", lw=0.8, ls="--")
         ax.set_title({"mean": "all languages", "high": "high-resource", "low": "low-resource"}[group], fontsize=10)
@@ -230,6 +231,7 @@ def plot_against(
         bars = np.abs([own.difference - own.low, own.high - own.difference])
         ax.errorbar(own.difference, y, xerr=bars, fmt="o", ms=4, capsize=2, color=colour, label={"mean": "all languages"}.get(group, f"{group}-resource"))
     ax.set_yticks(range(len(arms)), arms[::-1])
+    ax.locator_params(axis="x", nbins=5)
     ax.set(xlabel=f"bits per byte above plain continued pretraining (left is better)\n{note}", ylim=(-0.6, len(arms) - 0.4))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)

@@ -238,7 +238,7 @@ def growth_table(
             rows.append({"tokens": step * per_step, "base": own, "position": place, **dict(zip(("bpb", "low", "high"), values, strict=True))})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/babel/19b_variants.ipynb #a62462b6
+# %% ../../nbs/babel/19b_variants.ipynb #b1750582
 def plot_table2(
     table: Any,  # as `variant_table` gives
     note: str,   # tier, seeds
@@ -252,7 +252,7 @@ def plot_table2(
     ax.imshow(wide, aspect="auto", cmap="Oranges", norm=SymLogNorm(0.01, vmin=0, vmax=3))
     for y, row in enumerate(wide.itertuples(index=False)):
         for x, value in enumerate(row):
-            ax.text(x, y, f"{value:+.3f}" if value else "0", ha="center", va="center", fontsize=8, color="white" if value > 0.6 else "#222")
+            ax.text(x, y, f"{value:+.3f}" if value else "0", ha="center", va="center", fontsize=8, color="white" if value > 0.2 else "#222")
     ax.set_xticks(range(len(wide.columns)), [c.replace(", ", "\n") for c in wide.columns], fontsize=8)
     ax.set_yticks(range(len(wide)), wide.index, fontsize=8)
     ax.xaxis.tick_top()
@@ -282,7 +282,7 @@ def plot_layers(
     ax.legend(frameon=False)
     return fig
 
-# %% ../../nbs/babel/19b_variants.ipynb #8ee14fa7
+# %% ../../nbs/babel/19b_variants.ipynb #e56010a7
 def plot_growth(
     table: Any,  # as `growth_table` gives
     note: str,
@@ -291,12 +291,13 @@ def plot_growth(
     from matplotlib.figure import Figure
     fig = Figure(figsize=(6.6, 3.4), layout="constrained")
     ax = fig.subplots()
-    for place, colour in zip(WATCHED, ("#e2762f", "#7a5195", "#1f5a99", "#c9a227", "#6f8f3c"), strict=True):
+    apart = (table.tokens.max() - table.tokens.min()) / 1e6 / 60  # side by side, so that the bars can be told apart
+    for i, (place, colour) in enumerate(zip(WATCHED, ("#e2762f", "#7a5195", "#1f5a99", "#c9a227", "#6f8f3c"), strict=True)):
         rows = table[table.position == place]
         half = [rows.bpb - rows.low, rows.high - rows.bpb]
-        ax.errorbar(rows.tokens / 1e6, rows.bpb, yerr=half, fmt="o-", ms=4, capsize=2, color=colour, label=place)
+        ax.errorbar(rows.tokens / 1e6 + (i - 2) * apart, rows.bpb, yerr=half, fmt="o-", ms=4, capsize=2, color=colour, label=place)
     ax.axhline(0, color="#999", lw=0.8)
     ax.set(xlabel=f"tokens the base was trained on, millions\n{note}", ylabel="bits per byte above the base")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return fig
