@@ -172,6 +172,18 @@ def test_slurm_jobs_run_what_they_are_given(corpus, cleaned, tmp_path, monkeypat
     assert (tmp_path / "asked").read_text().count("afterok") >= 2      # the stages wait for each other
 
 
+def test_ray_gives_the_same_files(corpus, cleaned, tmp_path):
+    pytest.importorskip("datatrove")
+    pytest.importorskip("ray")
+    (tmp_path / "ray.yaml").write_text("executor: ray\nmem_per_cpu_gb: 0.2\ntasks_per_job: 25\n")
+    run = ("import sys, ray\nfrom pathlib import Path\nfrom paper_digest.babel.blocks import clean_distributed\n"
+           "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)\n"
+           "clean_distributed([Path(p) for p in sys.argv[3:]], Path(sys.argv[1]), launch=sys.argv[2])")
+    r = subprocess.run([sys.executable, "-c", run, tmp_path / "out", tmp_path / "ray.yaml", *corpus], capture_output=True, text=True, timeout=240)
+    assert r.returncode == 0, r.stderr[-1500:]
+    assert same(tmp_path / "out", cleaned)
+
+
 def test_without_datatrove_one_line_says_how_to_get_it(corpus, tmp_path):
     (tmp_path / "datatrove").mkdir()
     (tmp_path / "datatrove/__init__.py").write_text("raise ImportError('not here')")
