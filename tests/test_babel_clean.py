@@ -136,10 +136,10 @@ def test_datatrove_goes_on_after_an_interruption(corpus, cleaned, tmp_path):
     pytest.importorskip("datatrove")
     from paper_digest.babel import blocks
     settings = {"executor": "local", "workers": 1}
-    first, second, last = blocks.executors([p.resolve() for p in corpus], tmp_path / "out", tmp_path / "work", settings)
-    first.run()
+    blocks.executors([p.resolve() for p in corpus], tmp_path / "out", tmp_path / "work", settings)[0].run()
     written = {p: p.stat().st_mtime_ns for p in (tmp_path / "work/verdicts").rglob("*.jsonl")}
-    blocks.executors([p.resolve() for p in corpus], tmp_path / "out", tmp_path / "work", settings)[-1].run()
+    for stage in blocks.executors([p.resolve() for p in corpus], tmp_path / "out", tmp_path / "work", settings):
+        stage.run()
     assert written and {p: p.stat().st_mtime_ns for p in (tmp_path / "work/verdicts").rglob("*.jsonl")} == written
     assert same(tmp_path / "out", cleaned)
 
