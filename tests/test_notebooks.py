@@ -9,6 +9,7 @@ LESSONS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if not {"recipes", "
 
 # data sets a notebook reads through its paper's own modules
 READS = {f"hot/{name}.ipynb": {"hot_responses", "hot_tasks"} for name in ("04_tasks", "07_replay", "13_compliance", "14_cost")}
+READS |= {f"babel/{name}.ipynb": {"multilingual"} for name in ("15a_quality", "15b_judge", "16_clean", "16a_fertility", "16c_blocks")}
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
