@@ -172,6 +172,7 @@ def test_slurm_jobs_run_what_they_are_given(corpus, cleaned, tmp_path, monkeypat
     assert (tmp_path / "asked").read_text().count("afterok") >= 2      # the stages wait for each other
 
 
+@pytest.mark.skipif("PAPER_DIGEST_RAY" not in os.environ, reason="starts a Ray cluster, which may take minutes: set PAPER_DIGEST_RAY=1")
 def test_ray_gives_the_same_files(corpus, cleaned, tmp_path):
     pytest.importorskip("datatrove")
     pytest.importorskip("ray")
