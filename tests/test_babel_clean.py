@@ -136,10 +136,10 @@ def test_datatrove_goes_on_after_an_interruption(corpus, cleaned, tmp_path):
     pytest.importorskip("datatrove")
     from paper_digest.babel import blocks
     settings = {"executor": "local", "workers": 1}
-    first, second, last = blocks.executors([p.resolve() for p in corpus], tmp_path / "out", tmp_path / "work", settings)
-    first.run()
+    blocks.executors([p.resolve() for p in corpus], tmp_path / "out", tmp_path / "work", settings)[0].run()
     written = {p: p.stat().st_mtime_ns for p in (tmp_path / "work/verdicts").rglob("*.jsonl")}
-    blocks.executors([p.resolve() for p in corpus], tmp_path / "out", tmp_path / "work", settings)[-1].run()
+    for stage in blocks.executors([p.resolve() for p in corpus], tmp_path / "out", tmp_path / "work", settings):
+        stage.run()
     assert written and {p: p.stat().st_mtime_ns for p in (tmp_path / "work/verdicts").rglob("*.jsonl")} == written
     assert same(tmp_path / "out", cleaned)
 
@@ -170,6 +170,19 @@ def test_slurm_jobs_run_what_they_are_given(corpus, cleaned, tmp_path, monkeypat
     assert blocks.clean_distributed(corpus, tmp_path / "out", launch=str(tmp_path / "slurm.yaml")) is None
     assert same(tmp_path / "out", cleaned), (tmp_path / "log").read_text()[-1500:]
     assert (tmp_path / "asked").read_text().count("afterok") >= 2      # the stages wait for each other
+
+
+@pytest.mark.skipif("PAPER_DIGEST_RAY" not in os.environ, reason="starts a Ray cluster, which may take minutes: set PAPER_DIGEST_RAY=1")
+def test_ray_gives_the_same_files(corpus, cleaned, tmp_path):
+    pytest.importorskip("datatrove")
+    pytest.importorskip("ray")
+    (tmp_path / "ray.yaml").write_text("executor: ray\nmem_per_cpu_gb: 0.2\ntasks_per_job: 25\n")
+    run = ("import sys, ray\nfrom pathlib import Path\nfrom paper_digest.babel.blocks import clean_distributed\n"
+           "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)\n"
+           "clean_distributed([Path(p) for p in sys.argv[3:]], Path(sys.argv[1]), launch=sys.argv[2])")
+    r = subprocess.run([sys.executable, "-c", run, tmp_path / "out", tmp_path / "ray.yaml", *corpus], capture_output=True, text=True, timeout=240)
+    assert r.returncode == 0, r.stderr[-1500:]
+    assert same(tmp_path / "out", cleaned)
 
 
 def test_without_datatrove_one_line_says_how_to_get_it(corpus, tmp_path):

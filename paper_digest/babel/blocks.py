@@ -187,8 +187,8 @@ def executors(
     code: str | None = None,
     against: bool = True,
     quality: str | None = None,
-) -> list[Any]:                   # of three stages; running the last one runs all
-    "Three dependent executors of datatrove."
+) -> list[Any]:                   # of three stages
+    "Three executors of datatrove, to be run in order; on Slurm each depends on the one before, and running the last queues all."
     need_datatrove()
     import datatrove.executor
     options = {k: v for k, v in settings.items() if k not in ("executor", "tasks")}
@@ -199,9 +199,9 @@ def executors(
               "duplicates": ([DropDuplicates(work / "verdicts", work / "done")], len(LANGUAGES)), "files": ([Collect(work / "done", out)], 1)}
     made: list[Any] = []
     for name, (pipeline, tasks) in stages.items():
-        named = {"job_name": f"babel_{name}"} if settings["executor"] == "slurm" else {}
+        named = {"job_name": f"babel_{name}", "depends": made[-1] if made else None} if settings["executor"] == "slurm" else {}
         try:
-            made.append(make(pipeline=pipeline, tasks=tasks, logging_dir=str(work / "logs" / name), depends=made[-1] if made else None, **named, **options))
+            made.append(make(pipeline=pipeline, tasks=tasks, logging_dir=str(work / "logs" / name), **named, **options))
         except TypeError as err:
             raise UserError(f"settings of the {settings['executor']} executor: {str(err).split('__init__() ')[-1]}") from None
     return made
@@ -243,7 +243,10 @@ def clean_distributed(
     stages = executors(paths, out, work, settings, code, against, quality)
     try:
         with console_to(work / "logs" / "console.txt"):  # datatrove tells what it does at length
-            stages[-1].run()
+            for stage in stages[-1:] if settings["executor"] == "slurm" else stages:
+                stage.run()
+                if settings["executor"] != "slurm" and (lost := stage.get_incomplete_ranks(skip_completed=True)):
+                    raise UserError(f"{len(lost)} of {stage.world_size} tasks failed; the reasons are in {work / 'logs'}, the same command goes on from there")
     except OSError as err:
         raise UserError(f"{work}: cannot be written ({err.strerror or err}); the sources are untouched, and the same command goes on from there") from None
     if settings["executor"] == "slurm":
