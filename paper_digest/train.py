@@ -219,8 +219,8 @@ def _merged(trainer: Any, settings: TrainSettings) -> Any:
 def _whole(config: Any, weights: Mapping[str, Any], settings: TrainSettings) -> Any:
     "A model in one piece on the processor, with these weights."
     from peft import get_peft_model
-    from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_config(config)
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)  # from_config would share it among processes again under ZeRO-3
     model = model if settings.lora is None else get_peft_model(model, _lora(settings))
     model.load_state_dict(weights, strict=not config.tie_word_embeddings)
     return model
