@@ -117,7 +117,7 @@ class Talking(servers.Protocol):
             return ("Yes", "No")[self.seen % 2], "stop", 1
         if text.endswith("Issues:"):
             return ("no issue", "- logical_error: no\n- contradiction: yes")[self.seen % 2], "stop", 5
-        return f"Reformatted Question: {text[-80:]}\nAnswer: There are 3 hats. So there are {self.seen % 3} caps. The answer is {{3}}.", "stop", 9
+        return f"Reformatted Question: How many hats and caps are there?\nAnswer: There are 3 hats. So there are {self.seen % 3} caps. The answer is {{3}}.", "stop", 9
 
 
 def test_selfcheck_with_the_model_as_its_judge(recordings, tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def tuned(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned")
     rows = sft_data.read_sft(sft_data.write_sft(finetune.world_rows(8), folder / "HoT.jsonl"))
     for variant in sft_data.VARIANTS:
-        done = finetune.finetune(str(checkpoint), rows, variant, folder / variant, replace(finetune.PUBLISHED, epochs=1))
+        done = finetune.finetune(str(checkpoint), rows, variant, folder / variant, replace(finetune.PUBLISHED, epochs=2, accumulate=1))
         assert done["rows"] == 8 and done["too_long"] == 0 and 0 < done["trained"] < 0.5 * done["parameters"]
     return folder
 

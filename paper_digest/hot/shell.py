@@ -59,9 +59,11 @@ def load_local(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from paper_digest.core import pick_device
     from paper_digest.generate import TransformersBackend
+    from paper_digest.models import quiet
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
     except (OSError, ValueError) as err:
         raise UserError(f"{name}: no checkpoint that can be loaded ({str(err).splitlines()[0][:160]})") from None
     return TransformersBackend(model, tokenizer, Path(name).name, 16, pick_device(device), chat and tokenizer.chat_template is not None)

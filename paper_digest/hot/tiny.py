@@ -79,7 +79,7 @@ class TinySize:
     lessons: int = 16_000       # texts of the school
     lesson_steps: int = 3_000   # of 16 texts
     lesson_rate: float = 4e-3
-    examples: int = 4_000       # problems an arm trains on; HoT's tokens on them are the other budget
+    examples: int = 8_000       # problems an arm trains on; HoT's tokens on them are the other budget
     rate: float = 3e-3
     batch: int = 8              # problems a step
     test: int = 200             # problems of each shape
