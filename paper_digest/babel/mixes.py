@@ -30,8 +30,9 @@ def paper_shares(
     others = rows[rows["table"] == "figure3"].set_index("language")["value"]
     if "en" not in codes:
         raise UserError("the mixture of the paper needs English (en) among the languages")
-    fixed = {c: pool[LANGUAGES[c].printed] / 100 for c in ("en", "zh") if c in codes}
-    rest = {c: others[language(c).printed] for c in codes if c not in fixed}
+    fixed = {c: pool[LANGUAGES[c].name] / 100 for c in ("en", "zh") if c in codes}
+    names = {c: language(c).printed if language(c).printed in others.index else language(c).name for c in codes}  # Figure 3 says Filipino
+    rest = {c: others[names[c]] for c in codes if c not in fixed}
     if not rest:
         return {c: s / sum(fixed.values()) for c, s in fixed.items()}
     left = 1 - sum(fixed.values())
