@@ -36,14 +36,14 @@ def measure_tiny(
 
 # %% ../../nbs/babel/26_measure.ipynb #82318666
 def named_checkpoints(
-    given: Sequence[str],  # NAME=folder or Hugging Face id
+    given: Sequence[str],  # NAME=folder, file or Hugging Face id
 ) -> dict[str, str]:
     "Checkpoints by the name they have in the paper's tables."
     parts = [g.split("=", 1) for g in given]
     if wrong := [p[0] for p in parts if len(p) != 2 or not all(p)]:
-        raise UserError(f"checkpoint {wrong[0]!r} is not NAME=FOLDER, such as Babel-9B=checkpoints/babel-9b")
+        raise UserError(f"{wrong[0]!r} is not NAME=PATH, such as Babel-9B=checkpoints/babel-9b")
     if len({p[0] for p in parts}) < len(parts):
-        raise UserError("two checkpoints have the same name")
+        raise UserError("two of them have the same name")
     return dict(parts)
 
 

@@ -74,10 +74,10 @@ def sft_rows(
 class SftSize:
     "A study of mixtures; the defaults are the tiny run."
     base: BaseSize = field(default_factory=BaseSize)
-    tokens: int = 150_000    # of each arm
+    tokens: int = 250_000    # of each arm
     batch: int = 16          # questions a step
-    rate: float = 1e-3
-    test: int = 204          # sentences a language
+    rate: float = 3e-3
+    test: int = 100          # sentences a language
     unseen: tuple[str, ...] = ("es", "fr", "jv", "tl")  # asked as well, in neither base nor mixtures
 
 

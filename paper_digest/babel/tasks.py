@@ -6,7 +6,8 @@
 __all__ = ['CONNECTORS', 'TOPICS', 'WORDINGS', 'Choice', 'Open', 'available', 'xcopa', 'sib200', 'exams', 'with_examples', 'mgsm',
            'last_number', 'xquad', 'span_scores']
 
-# %% ../../nbs/babel/22_tasks.ipynb #ae281572
+# %% ../../nbs/babel/22_tasks.ipynb #39202e0c
+import hashlib
 import json
 import re
 import string
@@ -99,6 +100,7 @@ def sib200(
     if wording not in WORDINGS:
         raise UserError(f"unknown wording {wording!r}; choose one of {', '.join(WORDINGS)}")
     table = data.load("multilingual", f"sib200/{code}/{split}.tsv")
+    table = table.loc[table.index_id.map(lambda i: hashlib.sha256(i.encode()).hexdigest()).sort_values().index]
     return [Choice(r.index_id, code, WORDINGS[wording].format(r.text.strip()), TOPICS, TOPICS.index(r.category)) for r in table.itertuples()]
 
 # %% ../../nbs/babel/22_tasks.ipynb #5a866eec

@@ -44,10 +44,10 @@ class BaseSize:
     languages: tuple[str, ...] = ("en", "zh", "id", "vi", "it", "sw", "ta", "th", "tr")  # English, and those of XCOPA
     low: float = 1.0        # weight of the paper's low-resource languages beside 1 for the high ones
     vocabulary: int = 2048
-    hidden: int = 96
-    layers: int = 4
+    hidden: int = 64
+    layers: int = 2
     heads: int = 4
-    tokens: int = 300_000   # of training
+    tokens: int = 150_000   # of training
     length: int = 128       # tokens a row
     batch: int = 16         # rows a step
     rate: float = 3e-3
