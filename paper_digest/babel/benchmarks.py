@@ -124,7 +124,7 @@ def choice_items(
     codes = [c for c in tasks.available(key) if c in size.languages]
     return [i for c in codes if n for i in tasks.with_examples(read(c, "test")[:n], read(c, examples) if shots else [], shots)]
 
-
+# %% ../../nbs/babel/24_benchmarks.ipynb #62ffea36
 def ask_all(
     model: Any,
     tokenizer: Any,
@@ -155,7 +155,7 @@ def _frame(dataset: str, metric: str, scoring: str, items: Sequence[tasks.Open],
     return pd.DataFrame([(dataset, i.language, i.id, scoring, metric, float(s)) for i, s in zip(items, scores)],
                         columns=["dataset", "language", "id", "scoring", "metric", "score"])
 
-
+# %% ../../nbs/babel/24_benchmarks.ipynb #e9043e08
 def ask_translations(
     model: Any,
     tokenizer: Any,
@@ -172,7 +172,7 @@ def ask_translations(
             rows.append((source, target, score, low, high, in_language(identifier, said, target), len(said)))
     return pd.DataFrame(rows, columns=["source", "target", "chrf", "low", "high", "in_language", "n"])
 
-# %% ../../nbs/babel/24_benchmarks.ipynb #70fc7874
+# %% ../../nbs/babel/24_benchmarks.ipynb #a2e21c46
 def evaluate(
     model: Any,
     tokenizer: Any,
@@ -185,7 +185,7 @@ def evaluate(
     return pd.concat([summarise(own).assign(dataset=d, metric=m) for (d, m), own in answers.groupby(["dataset", "metric"], sort=False)],
                      ignore_index=True)[["dataset", "metric", "level", "name", "value", "low", "high", "n", "questions", "seeds"]]
 
-# %% ../../nbs/babel/24_benchmarks.ipynb #5a8cec44
+# %% ../../nbs/babel/24_benchmarks.ipynb #469edb74
 def difference(
     frame: Any,  # language, id, score, seed, and `column` with the names of what is compared
     a: str,
@@ -198,7 +198,7 @@ def difference(
         raise UserError(f"{a} and {b} were not asked the same questions")
     return (sides[0] - sides[1]).reset_index()
 
-# %% ../../nbs/babel/24_benchmarks.ipynb #a0143006
+# %% ../../nbs/babel/24_benchmarks.ipynb #50964cc0
 def plot_languages(
     tables: dict[str, Any],    # title -> DataFrame as `summarise` gives
     chance: dict[str, float],  # title -> line of whoever guesses

@@ -213,7 +213,7 @@ def batches(
     if batch:
         yield batch
 
-
+# %% ../../nbs/babel/20_likelihood.ipynb #96af6fb8
 def loglikelihood(
     model: Any,
     tokenizer: Any,
@@ -239,7 +239,7 @@ def loglikelihood(
             found |= score_rows(model, batch, prefix, shared)
     return [found[e] for e in encoded]
 
-# %% ../../nbs/babel/20_likelihood.ipynb #fe13ff76
+# %% ../../nbs/babel/20_likelihood.ipynb #7a4189fe
 LENGTHS = ("none", "tokens", "chars", "bytes")
 
 
