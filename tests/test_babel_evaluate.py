@@ -113,14 +113,6 @@ def test_benchmarks_recipe_asks_a_named_checkpoint(tiny, runs):
     assert claims["babel.table4.mean"]["verdict"] == "not run"
 
 
-def test_sft_mix_recipe_in_seconds(runs):
-    record, _, _ = run_recipe(get_recipe("babel/sft_mix"), "smoke")
-    assert record["status"] == "done", record["reason"]
-    gains = [m for m in record["metrics"] if m["metric"] == "accuracy_gain_pp"]
-    assert {m["language"] for m in gains} == {"English", "other languages of the mixtures", "all of them", "languages in neither base nor mixtures"}
-    assert all(m["ci_low"] <= m["value"] <= m["ci_high"] and m["seeds"] == [11, 12] for m in gains)
-
-
 @pytest.mark.parametrize("id", ["babel/benchmarks", "babel/sft_mix"])
 def test_paper_tier_is_skipped_with_a_reason(id, runs):
     record, _, _ = run_recipe(get_recipe(id), "paper")  # without a GPU, or with one and no checkpoint
