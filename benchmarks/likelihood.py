@@ -95,15 +95,21 @@ def peer_python():
     return program
 
 
-def tasks(folder, python):
-    "The harness's own XCOPA tasks, pointed at local files."
-    from paper_digest import data
-    found = subprocess.run([str(python), "-c", "import lm_eval; print(lm_eval.__path__[0])"], capture_output=True, text=True)
+def harness(python):
+    "Folder of the harness under this interpreter; exits with one line where there is none."
+    found = subprocess.run([str(python), "-c", "from importlib.util import find_spec; print(find_spec('lm_eval').submodule_search_locations[0])"],
+                           capture_output=True, text=True)
     if found.returncode:
         sys.exit(f"likelihood: {python} has no lm_eval; install it there with `{python} -m pip install {PEER}`")
+    return Path(found.stdout.strip())
+
+
+def tasks(folder, package):
+    "The harness's own XCOPA tasks, pointed at local files."
+    from paper_digest import data
     for code in LANGUAGES:
         files = {name: str(data.path("multilingual", f"xcopa/{split}.{code}.jsonl")) for name, split in (("validation", "val"), ("test", "test"))}
-        task = {"include": f"{found.stdout.strip()}/tasks/xcopa/default_{code}.yaml", "task": f"local_xcopa_{code}", "dataset_path": "json",
+        task = {"include": str(package / f"tasks/xcopa/default_{code}.yaml"), "task": f"local_xcopa_{code}", "dataset_path": "json",
                 "dataset_name": None, "dataset_kwargs": {"data_files": files}, "fewshot_split": "validation", "fewshot_config": {"sampler": "first_n"}}
         (folder / f"local_xcopa_{code}.yaml").write_text(json.dumps(task))  # JSON is YAML
 
@@ -135,12 +141,13 @@ def main():
     args.add_argument("--no-peer", action="store_true")
     args.add_argument("--peer-python", type=Path, help="an interpreter that has lm_eval; one is made otherwise")
     args = args.parse_args()
+    python = None if args.no_peer else args.peer_python or peer_python()
+    package = harness(python) if python else None
     import torch
 
     from paper_digest.babel.tasks import xcopa
     from paper_digest.models import count_parameters, load_causal_lm
     torch.set_num_threads(1)
-    python = None if args.no_peer else args.peer_python or peer_python()
     labels = {c: [q.label for q in xcopa(c)[:args.limit]] for c in LANGUAGES}
     good = True
     with tempfile.TemporaryDirectory() as work:
@@ -150,7 +157,7 @@ def main():
         print(f"Qwen2 of {count_parameters(model) / 1e6:.1f} million parameters, vocabulary {len(tokenizer)}, {len(LANGUAGES)} languages x {args.limit} "
               "questions x 2 choices")
         if python:
-            tasks(folder, python)
+            tasks(folder, package)
         for shots in (0, 4):
             mine, theirs = (float("inf"), None), {1: None, 32: None}
             for _ in range(args.rounds):
