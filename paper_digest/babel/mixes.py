@@ -122,26 +122,28 @@ def run_mix(
     frame = frame[frame.scoring == "none"].drop(columns="scoring").assign(arm=arm, seed=seed)
     return frame, told | {"seconds": time.perf_counter() - begun}
 
-# %% ../../nbs/babel/25_mixes.ipynb #0d57d675
+# %% ../../nbs/babel/25_mixes.ipynb #28a56796
 def plot_mixtures(
-    table: Any,  # DataFrame: arm, name (a group), value, low, high
+    table: Any,       # DataFrame: arm, name (a group), value, low, high
+    majority: float,  # %, of whoever always says the most frequent topic
     note: str,
-) -> Any:        # matplotlib figure
+) -> Any:             # matplotlib figure
     "Accuracy of every arm by group of languages."
     from matplotlib.figure import Figure
     groups, arms = list(dict.fromkeys(table.name)), list(dict.fromkeys(table.arm))
-    fig = Figure(figsize=(7.2, 3.6), layout="constrained")
+    fig = Figure(figsize=(7.2, 4.4), layout="constrained")
     ax = fig.subplots()
     ax.axhline(100 / 7, color="#a8322b", lw=1, zorder=0, label="chance, one in seven")
+    ax.axhline(majority, color="#a8322b", lw=1, ls="--", zorder=0, label="always the most frequent topic")
     for k, name in enumerate(groups):
         rows = table[table.name == name].set_index("arm").loc[arms]
         bars = [(rows.value - rows.low).clip(lower=0), (rows.high - rows.value).clip(lower=0)]
         ax.errorbar([i + .13 * (k - (len(groups) - 1) / 2) for i in range(len(arms))], rows.value, yerr=bars, fmt="osD^v"[k % 5], ms=5, capsize=2, lw=1,
                     color=("#22252a", "#1f5a99", "#c4572b", "#7a5c99", "#3d7a4a")[k % 5], label=name)
-    ax.set(xticks=range(len(arms)), xticklabels=arms, ylabel="topic right, %", xlabel=note)
-    ax.xaxis.label.set_size(8)
+    ax.set(xticks=range(len(arms)), xticklabels=arms, ylabel="topic right, %")
+    fig.supxlabel(note, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(.5, 1), ncols=2)
     return fig
 
 # %% ../../nbs/babel/25_mixes.ipynb #22601c61
