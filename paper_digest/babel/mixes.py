@@ -74,7 +74,7 @@ def sft_rows(
 class SftSize:
     "A study of mixtures; the defaults are the tiny run."
     base: BaseSize = field(default_factory=BaseSize)
-    tokens: int = 250_000    # of each arm
+    tokens: int = 160_000    # of each arm
     batch: int = 16          # questions a step
     rate: float = 3e-3
     test: int = 100          # sentences a language
@@ -97,6 +97,8 @@ def tune(
 ) -> tuple[Any, Any, dict[str, Any]]:  # model, tokenizer; questions, tokens, steps, loss
     "The base of a seed, tuned on one mixture."
     seed_everything(seed)
+    if arm not in ("base", *mixtures(size.base.languages)):
+        raise UserError(f"unknown mixture {arm!r}; choose one of {', '.join(mixtures(size.base.languages))}")
     model, tokenizer, _ = tiny_base(size.base, seed)
     told: dict[str, Any] = {"arm": arm, "seed": seed, "questions": 0, "tokens": 0, "steps": 0}
     if arm != "base":
