@@ -5,19 +5,15 @@
 
 Three ways over the same weights and pairs, each in a process of its own: the whole batch at once, the whole batch in chunks
 (`cached_backward`), and a plain batch of one chunk, whose memory is the goal and whose loss has fewer negatives. Memory is the
-peak of the step over what the process held before it (Linux: VmHWM after a reset), so weights and pictures do not count. Times are
-processor seconds with one thread, so other work on the machine hardly counts.
+peak of the step over what the process held before it (Linux: VmHWM after a reset), so weights and pictures do not count.
 """
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def memory(reset=False):
@@ -50,13 +46,13 @@ def step(batch, chunk, file):
     trainer.compute_loss(model.train(), small).backward()
     model.zero_grad(set_to_none=False)  # gradients have their place before the measurement
     torch.manual_seed(0)
-    before, begin = memory(reset=True)[0], time.process_time()
+    before, begin = memory(reset=True)[0], time.perf_counter()
     if chunk:
         loss = trainer.training_step(model, inputs)
     else:
         loss = trainer.compute_loss(model, inputs)
         loss.backward()
-    seconds = time.process_time() - begin
+    seconds = time.perf_counter() - begin
     print(json.dumps({"mb": memory()[1] - before, "seconds": seconds, "loss": loss.item()}))
     save_file({n: p.grad.contiguous() for n, p in model.named_parameters() if p.grad is not None}, file)
 
