@@ -1,6 +1,7 @@
 "The tiny study and fine-tuning from end to end, and the tables that ask a model, against a real server."
 import json
 import random
+import threading
 
 import pytest
 import servers
@@ -109,32 +110,34 @@ def test_a_table_that_asks_a_model_fills_from_a_real_server(recordings, url, che
 
 class Talking(servers.Protocol):
     "Says sentences; as a judge, finds fault with every second one."
-    seen = 0
+    seen, lock = 0, threading.Lock()
 
     def reply(self, body, text):
-        type(self).seen += 1
+        with self.lock:
+            type(self).seen += 1
+            turn = self.seen
         if "supported by the context" in text:
-            return ("Yes", "No")[self.seen % 2], "stop", 1
+            return ("Yes", "No")[turn % 2], "stop", 1
         if text.endswith("Issues:"):
-            return ("no issue", "- logical_error: no\n- contradiction: yes")[self.seen % 2], "stop", 5
-        return f"Reformatted Question: How many hats and caps are there?\nAnswer: There are 3 hats. So there are {self.seen % 3} caps. The answer is {{3}}.", "stop", 9
+            return ("no issue", "- logical_error: no\n- contradiction: yes")[turn % 2], "stop", 5
+        return f"Reformatted Question: How many hats and caps are there?\nAnswer: There are 3 hats. So there are {turn % 3} caps. The answer is {{3}}.", "stop", 9
 
 
 def test_selfcheck_with_the_model_as_its_judge(recordings, tmp_path, monkeypatch):
     monkeypatch.setenv("PAPER_DIGEST_RUNS", str(tmp_path))
     with servers.serving(Talking) as (address, _):
-        record, folder, _ = runs.run_recipe(recipes.get_recipe("hot/selfcheck"), "tiny",
-                                            {"url": address, "model": "m", "items": 2, "judge": "model", "shots": 1})
-    assert record["status"] == "done", record["reason"]
-    assert len(record["metrics"]) == 6 and all(10 < m["value"] < 90 and m["n"] == 2 for m in record["metrics"])
+        record = in_jupyter("selfcheck", {"url": address, "model": "m", "items": 2, "judge": "model", "shots": 1})
+    assert len(record["metrics"]) == 6 and all(0 <= m["value"] <= 100 and m["n"] == 2 for m in record["metrics"])
 
 
 def test_a_judge_reads_answers_of_both_modes(recordings, tmp_path, monkeypatch):
     monkeypatch.setenv("PAPER_DIGEST_RUNS", str(tmp_path))
     with servers.serving(Talking) as (address, _):
         record = in_jupyter("llm_judge", {"url": address, "model": "m", "items": 2, "shots": 1})
-    flawed = [m["value"] for m in record["metrics"] if m["metric"] == "questions with issues (of 200)"]
-    assert len(flawed) == 10 and set(flawed) == {100}  # one of two, counted as of 200
+    flawed, issues = ([m["value"] for m in record["metrics"] if m["metric"] == name]
+                      for name in ("questions with issues (of 200)", "issues found"))
+    assert len(flawed) == 10 and set(flawed) <= {0, 100, 200} and any(flawed)  # of two answers, counted as of 200
+    assert issues == [2 * f for f in flawed]
 
 
 def test_the_human_study_from_page_to_table(tmp_path, monkeypatch):
