@@ -42,6 +42,25 @@ def test_the_paper_tier_of_ctrlbench(home, tmp_path, monkeypatch):
     assert all("published model" in c["evidence"] for c in record["claims"])
 
 
+@pytest.mark.timeout(300)
+def test_the_published_tables(home, tmp_path, monkeypatch):
+    home, parts = home
+    monkeypatch.setenv("PAPER_DIGEST_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(runs, "lacking", lambda recipe, tier: "")
+    rows = [{"filename": f"{i}.jpg", "split": "test", "sentences": [{"raw": f"caption {i}"}]} for i in range(12)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": rows}))
+    (tmp_path / "GQA.json").write_text(json.dumps([{"qry_text": "what is it ?", "qry_img_path": f"{i}.jpg", "tgt_text": [f"word {i}", "word 99"]} for i in range(4)]))
+    given = {**parts, "coco": str(tmp_path / "coco.json"), "coco_images": str(home / "images"), "vqa": str(tmp_path),
+             "mmeb_images": str(home / "images"), "device": "cpu", "tokens": [4, 16]}
+    record, folder, _ = runs.run_recipe(get_recipe("abc/released"), "paper", given)
+    assert record["status"] == "done", (record["reason"], (folder / "worker.log").read_text()[-1500:])
+    found = {(m["table"], m["dataset"], m["metric"]): m["n"] for m in record["metrics"]}
+    assert found["table5_vqa", "GQA", "accuracy (P@1)"] == 4 and found["table1_retrieval", "MSCOCO-5K", "i2t R@1"] == 12
+    assert ("table5_vqa", "ALL_VQA", "accuracy (P@1)") not in found   # one task is not the mean of ten
+    record, _, _ = runs.run_recipe(get_recipe("abc/released"), "tiny", {})
+    assert record["status"] == "skipped" and "needs the published checkpoint" in record["reason"]
+
+
 def test_prompts_are_those_of_the_published_processor(home):
     "Where torchvision lets the full processor load, ids and pixels are compared with it."
     pytest.importorskip("torchvision")
