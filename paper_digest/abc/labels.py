@@ -68,8 +68,8 @@ def chance(
     "Accuracy of a label drawn blindly."
     return 100 * float(np.mean([len(r) for r in task.right])) / len(task.labels)
 
-# %% ../../nbs/abc/19_labels.ipynb #cde13d2b
-CLASSIFIERS = ("untrained", "pixels", "scratch", "abc")
+# %% ../../nbs/abc/19_labels.ipynb #48b4a1f6
+CLASSIFIERS = ("untrained", "pixels", "scratch", "longer", "abc")
 
 
 def classification_study(
@@ -145,16 +145,16 @@ def plot_tasks(
     "Accuracy of every arm in each task, over chance."
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7.2, 3.2))
-    width, colours = .8 / len(names), ("#c9cdd3", "#8d949e", "#4f6d8f", "#1b6e3c")
+    width, colours = .8 / len(names), ("#d5d8dd", "#a0a6ae", "#8fa9c7", "#4f6d8f", "#1b6e3c")
     for k, (arm, name) in enumerate(names.items()):
         rows = table[table.arm == arm].set_index("task").reindex(list(chances))
         x = np.arange(len(rows)) + (k - (len(names) - 1) / 2) * width
-        ax.bar(x, rows.value, width * .92, color=colours[k % 4], label=name)
+        ax.bar(x, rows.value, width * .92, color=colours[k % 5], label=name)
         ax.errorbar(x, rows.value, yerr=_bars(rows), fmt="none", ecolor="#22252a", capsize=2, lw=1)
     for i, c in enumerate(chances.values()):
         ax.plot([i - .43, i + .43], [c, c], color="#a8322b", lw=1.2, label="chance" if i == 0 else None)
     ax.set(xticks=range(len(chances)), xticklabels=[TASKS[t] for t in chances], ylim=(0, 101), ylabel="accuracy, %", xlabel=label)
-    ax.legend(fontsize=7.5, frameon=False, ncols=len(names) + 1, loc="lower center", bbox_to_anchor=(.5, 1.0))
+    ax.legend(fontsize=7.5, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(.5, 1.0))
     ax.spines[["top", "right"]].set_visible(False)
     return fig
 
