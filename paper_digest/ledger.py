@@ -29,7 +29,9 @@ def open_claims(
     "The claims of `data/claims.yaml`; a malformed entry is a `UserError`."
     import yaml
     path = repo_root() / "data" / "claims.yaml"
-    found = [(p, c) for p, cs in yaml.safe_load(path.read_text(encoding="utf-8")).items() for c in cs]
+    if not path.is_file():
+        raise UserError("data/claims.yaml is not there; it lists the claims no recipe judges, `git checkout data/claims.yaml` brings it back")
+    found = [(p, c) for p, cs in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items() for c in cs]
     for p, c in found:
         if p not in PAPERS or set(c) != OPEN_KEYS:
             raise UserError(f"data/claims.yaml: {p}, {c.get('id', c)}: an entry has a known paper and exactly {', '.join(sorted(OPEN_KEYS))}")

@@ -121,8 +121,8 @@ def claim_row(
     paper_value = published_value(recipe.paper, known[id]["published"])
     low, high = (None, None) if ci is None else map(float, ci)
     verdict = effect_verdict(paper_value, low, high) if verdict is None else verdict
-    if verdict not in VERDICTS or (verdict == "reproduced" and ci is None):
-        raise UserError(f"claim {id}: verdict {verdict!r} must be one of {', '.join(VERDICTS)}, and needs an interval")
+    if verdict not in VERDICTS or (verdict == "reproduced" and (low is None or low <= 0 <= high)):
+        raise UserError(f"claim {id}: verdict {verdict!r} must be one of {', '.join(VERDICTS)}; reproduced needs an interval without 0")
     return {"id": id, "claim": known[id]["claim"], "paper_value": paper_value,
             "value": None if value is None else float(value), "ci_low": low, "ci_high": high, "verdict": verdict,
             "evidence": evidence, "n": int(n), "seeds": seeds or []}

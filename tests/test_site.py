@@ -165,7 +165,8 @@ def opened(browser, served):
     def watch(page):
         page.on("console", lambda m: problems.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("pageerror", lambda e: problems.append(f"page error: {e}"))
-        page.on("requestfailed", lambda r: problems.append(f"failed: {r.url}"))
+        page.on("requestfailed", lambda r: None if "ABORTED" in (r.failure or "") else problems.append(f"failed: {r.url}"))  # a page left early
+        page.on("response", lambda r: problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
         page.on("request", lambda r: None if r.url.startswith((served, "data:", "blob:")) else problems.append(f"asks {r.url}"))
 
     def open_page(where: str, width: int = 1280, scheme: str = "light"):

@@ -41,6 +41,7 @@ def toy_repo(folder, data="", **recipes):
     for name in ("settings.ini", "data/registry.csv", "data/published/hot.csv"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
+    (root / "data/claims.yaml").write_text("hot: []\n")
     place = root / "nbs/recipes/hot"
     place.mkdir(parents=True)
     for name, extra in recipes.items():

@@ -445,9 +445,9 @@ def kept_verdict(
     ci: tuple[float, float],
     within: float,  # points of change that still count as kept
 ) -> str:           # one of grade.VERDICTS
-    "Verdict on a claim that something stays as it is."
+    "Verdict on a claim that something stays as it is; an interval that holds 0 leaves it open, as it does for every claim."
     low, high = ci
-    if -within <= low and high <= within:
+    if -within <= low and high <= within and not low <= 0 <= high:
         return "reproduced"
     return "not reproduced" if low > within or high < -within else "inconclusive"
 
