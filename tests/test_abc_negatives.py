@@ -69,7 +69,7 @@ def test_a_true_caption_costs_nothing_and_a_wrong_one_does(drawn):
     assert crowd_scores(Knowing(data.test[0].named[0]), data.test, data.test_pixels)["hard pool"] < 100
 
 
-@pytest.mark.parametrize("name", ["random", "mined", "mined, top ranks", "mined, no bound"])
+@pytest.mark.parametrize("name", ["random", "mined", "mined, top ranks", "mined, no bound", "mined, twice as many"])
 def test_every_arm_sees_as_many_candidates_and_never_the_own_caption(drawn, name):
     from paper_digest.abc.crowd import say
     from paper_digest.abc.negatives import ARMS, arm_negatives
@@ -82,7 +82,7 @@ def test_every_arm_sees_as_many_candidates_and_never_the_own_caption(drawn, name
     images = unit(np.stack([texts[c] for c in captions]) + .1 * rng.normal(size=(len(captions), 16)))
     images[0] *= -1  # an image whose own caption is the worst of all: nothing is below its bound
     given = arm_negatives(ARMS[name], captions, images, texts, size, 0)
-    assert {len(row) for row in given} == {size.k}
+    assert {len(row) for row in given} == {size.k * ARMS[name].times}
     assert not any(own in row for own, row in zip(captions, given))
     assert given == arm_negatives(ARMS[name], captions, images, texts, size, 0)
 
@@ -92,12 +92,12 @@ def test_the_record_holds_every_arm_bound_and_claim(record):
     from paper_digest.abc.negatives import ARMS, BOUNDS
     rows = record["metrics"]
     of = lambda table: [r for r in rows if r["table"] == table]
-    assert {r["model"] for r in of("table3_negatives")} == {"miner", *ARMS} - {"none", "mined"} | {"ABC negatives=0", "ABC negatives=3"}
+    assert {r["model"] for r in of("table3_negatives")} == {"miner", *ARMS} - {"none", "mined", "mined, twice as many"} | {f"ABC negatives={k}" for k in (0, 3, 6)}
     assert {r["metric"] for r in of("table3_negatives")} == {"i2t R@1", "t2i R@1", "hard pool", "joint pool"}
     assert len(of("false negatives")) == 2 * len(BOUNDS)
     assert len(of("figure5")) == 1 + len(ARMS)
     assert all(r["seeds"] == [11, 12] and r["ci_low"] <= r["value"] <= r["ci_high"] for r in rows)
-    assert {c["id"] for c in record["claims"]} == {"abc.negatives.gain", "abc.negatives.over_random", "abc.negatives.temperature"}
+    assert {c["id"] for c in record["claims"]} == {"abc.negatives.gain", "abc.negatives.over_random", "abc.negatives.six", "abc.negatives.temperature"}
     assert sorted(f.stem for f in (folder / "figures").iterdir()) == ["differences", "false_negatives", "temperature"]
 
 

@@ -121,12 +121,14 @@ class Arm:
     strategy: str = ""             # of NegativeMiner
     eps: float = 0.95
     longer: bool = False           # more steps, in the time of an arm with negatives
+    times: int = 1                 # as many negatives as the others have
 
 
 ARMS = {"none": Arm("none"), "none, equal time": Arm("none", longer=True), "random": Arm("random"),
         "mined": Arm("mined", "random"),                                # Sec. 3.2, 4.1: from the whole pool
         "mined, top ranks": Arm("mined", "stratified"),                 # released code: from the first 5 k of the pool
-        "mined, no bound": Arm("mined", "stratified", float("inf"))}
+        "mined, no bound": Arm("mined", "stratified", float("inf")),
+        "mined, twice as many": Arm("mined", "random", times=2)}        # Table 3 has 3 and 6
 
 
 def arm_negatives(
@@ -136,17 +138,17 @@ def arm_negatives(
     texts: dict[str, np.ndarray],  # the miner's vector of each different caption
     size: NegativesSize,
     seed: int,
-) -> list[tuple[str, ...]]:      # k for each scene, or none
+) -> list[tuple[str, ...]]:      # k or 2 k for each scene, or none
     "Wrong captions for every training scene."
     if arm.source == "none":
         return [()] * len(captions)
-    unique, rng = sorted(set(captions)), np.random.default_rng(seed)
-    spare = rng.choice(len(unique), (len(captions), size.k + 1))
+    unique, rng, k = sorted(set(captions)), np.random.default_rng(seed), size.k * arm.times
+    spare = rng.choice(len(unique), (len(captions), k + 1))
     if arm.source == "mined":
-        miner, place = NegativeMiner(arm.eps, size.pool, size.k, arm.strategy), {t: i for i, t in enumerate(unique)}
+        miner, place = NegativeMiner(arm.eps, size.pool, k, arm.strategy), {t: i for i, t in enumerate(unique)}
         mined = miner.mine(images, np.stack([texts[t] for t in unique]), [place[t] for t in captions], seed=seed).negatives
         spare = np.concatenate([mined, spare], 1)  # random ones fill an empty pool, so that all arms see as many
-    return [tuple([unique[i] for i in row if i >= 0 and unique[i] != own][:size.k]) for row, own in zip(spare, captions)]
+    return [tuple([unique[i] for i in row if i >= 0 and unique[i] != own][:k]) for row, own in zip(spare, captions)]
 
 # %% ../../nbs/abc/14b_negatives.ipynb #9832b58e
 def run_contrast(

@@ -18,7 +18,7 @@ from .negatives import Negatives
 # %% ../../nbs/abc/14c_negatives_tables.ipynb #d456ba20
 METRICS = ("i2t R@1", "t2i R@1", "hard pool", "joint pool")
 AGAINST = (("mined", "none"), ("mined", "none, equal time"), ("random", "none"), ("random", "none, equal time"), ("mined", "random"),
-           ("mined, top ranks", "random"), ("mined, no bound", "random"))
+           ("mined, top ranks", "random"), ("mined, no bound", "random"), ("mined, twice as many", "mined"))
 
 
 def score_table(
@@ -63,7 +63,7 @@ def temperature_verdict(
 
 # %% ../../nbs/abc/14c_negatives_tables.ipynb #a06e2a22
 COLOURS = {"none": "#8a9099", "none, equal time": "#22252a", "random": "#a8322b", "mined": "#1b6e3c", "mined, top ranks": "#2f6db3",
-           "mined, no bound": "#c98a1b"}
+           "mined, no bound": "#c98a1b", "mined, twice as many": "#7d4fa3"}
 
 
 def plot_differences(
