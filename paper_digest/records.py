@@ -183,8 +183,9 @@ class Run:
         return tracked(items, what, self.dir / "progress", total if total is not None else len(items))
 
     def record(self) -> dict[str, Any]:
-        "The record so far."
-        return {**new_record(self.recipe, self._params), "metrics": self.metrics, "claims": self.claims}
+        "The record so far; its seeds are those of all its rows."
+        seeds = sorted({s for row in (*self.metrics, *self.claims) for s in row["seeds"]})
+        return {**new_record(self.recipe, self._params), **({"seeds": seeds} if seeds else {}), "metrics": self.metrics, "claims": self.claims}
 
     def finish(self) -> dict[str, Any]:
         "Write what was measured; the last call of every recipe."

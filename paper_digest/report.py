@@ -14,7 +14,7 @@ from typing import Any
 
 from .core import repo_root, write_atomic
 from .data import PAPERS
-from .ledger import claims, pretty_claims
+from .ledger import claims, ledger_counts, pretty_claims
 from .recipes import Recipe, recipes
 from .runs import find_record
 from .tables import caption, join, pretty, to_html
@@ -29,22 +29,31 @@ body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var
        padding: 1.5rem 1rem 4rem; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1.2rem; }
 nav a { margin-right: 1rem; } .caption, .note { color: var(--soft); font-size: .88rem; }
-.scroll { overflow-x: auto; } table.digest { border-collapse: collapse; font-size: .86rem; width: 100%; }
+.scroll { overflow-x: auto; } .counts { max-width: 44rem; } h2 ~ h2 { break-before: page; } nav { margin-bottom: 1rem; } h3, summary, thead { break-after: avoid; } table.digest { border-collapse: collapse; font-size: .86rem; width: 100%; }
 table.digest th, table.digest td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left;
        vertical-align: top; } table.digest td.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-table.digest td:first-child { min-width: 13rem; }
-table.digest thead th { position: sticky; top: 0; background: var(--card); }
+tr, figure { break-inside: avoid; } table.digest td:first-child { min-width: 9rem; }
+table.digest thead th { background: var(--card); }
+.claims td:nth-child(1) { width: 28%; } .claims td:nth-child(7) { width: 34%; } .claims td:nth-child(8) { overflow-wrap: anywhere; min-width: 9.6rem; }
+@media screen and (max-width: 44rem) {
+  .claims table, .claims tbody, .claims tr, .claims td { display: block; } .claims thead { display: none; }
+  .claims tr { border-bottom: 1px solid var(--line); padding: .5rem 0; }
+  .claims table.digest td { width: auto; border: 0; padding: .1rem 0; text-align: left; white-space: normal; }
+  .claims td:nth-child(1) { font-weight: 600; } .claims table.digest td:empty { display: none; }
+  .claims td:nth-child(2)::before { content: "published "; } .claims td:nth-child(3)::before { content: "measured "; }
+  .claims td:nth-child(4)::before { content: "n "; } .claims td:nth-child(5)::before { content: "tier "; }
+  .claims td::before { color: var(--soft); } }
 .verdict { font-weight: 600; } .verdict.reproduced { color: var(--good); } .verdict.not-reproduced { color: var(--bad); }
 .verdict.inconclusive { color: var(--open); } .verdict.not-run { color: var(--soft); font-weight: 400; }
 figure { margin: 1.2rem 0; } figure img { max-width: 100%; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
 details > summary { cursor: pointer; font-weight: 600; margin: .8rem 0 .4rem; }
-@media print { body { max-width: none; font-size: 10pt; } details > summary { list-style: none; } nav { display: none; } }
+@media print { body { max-width: none; font-size: 9pt; padding: 0; } table.digest, .caption, .note { font-size: 7.5pt; } .scroll { overflow: visible; } figure img { max-height: 11cm; } details > summary { list-style: none; } nav { display: none; } }
 """
 
 # %% ../nbs/07b_report.ipynb #535dcd00
-def _scroll(table: Any) -> str:
+def _scroll(table: Any, kind: str = "") -> str:
     "A table that scrolls inside the page instead of widening it."
-    return f'<div class="scroll" tabindex="0">{to_html(table)}</div>'
+    return f'<div class="scroll {kind}" tabindex="0">{to_html(table)}</div>'
 
 # %% ../nbs/07b_report.ipynb #a5cc03cf
 def figures(
@@ -83,13 +92,13 @@ def report_html() -> str:
              f"<title>paper_digest report</title><style>{STYLE}</style></head><body><h1>paper_digest</h1>"
              "<p>Every published number beside the measured one. An interval is 95 %; a verdict of <b>reproduced</b> on an effect "
              "needs an interval on the paper's side of zero.</p>"
-             f"<nav>{links}</nav>"]
+             f"<nav>{links}</nav>", _scroll(ledger_counts(claims()), "counts")]
     for p, todo in papers.items():
         title, arxiv = PAPERS[p]
         ledger = claims(p)
         parts.append(f'<h2 id="{p}">{html.escape(title)} <small class="caption">arXiv {arxiv}</small></h2>')
         if len(ledger):
-            parts.append("<h3>Claims</h3>" + _scroll(pretty_claims(ledger)))
+            parts.append("<h3>Claims</h3>" + _scroll(pretty_claims(ledger), "claims"))
         for recipe in todo:
             parts += _recipe_section(recipe)
     return "\n".join([*parts, "</body></html>"])

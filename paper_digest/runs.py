@@ -54,7 +54,7 @@ def execute_job(
         if not measured.is_file():
             raise UserError("the notebook ended without run.finish(), so nothing was recorded")
         kept = json.loads(measured.read_text(encoding="utf-8"))
-        record |= {"status": "done", "reason": "", "metrics": kept["metrics"], "claims": kept["claims"], "device": kept["device"]}
+        record |= {"status": "done", "reason": "", **{k: kept[k] for k in ("seeds", "metrics", "claims", "device")}}
     except papermill.exceptions.PapermillExecutionError as err:
         status = "skipped" if err.ename == "SkipRecipe" else "failed"
         text = " ".join(str(err.evalue).split()) or "no message"
