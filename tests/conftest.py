@@ -51,3 +51,16 @@ def artifacts():
     folder = ROOT / "artifacts"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch):
+    "Makes a toy repository the current one."
+    from toy import toy_repo
+
+    def make(**recipes):
+        root = toy_repo(tmp_path / "repo", **recipes)
+        monkeypatch.setenv("PAPER_DIGEST_ROOT", str(root))
+        monkeypatch.setenv("PAPER_DIGEST_RUNS", str(root / "runs"))
+        return root
+    return make

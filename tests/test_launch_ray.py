@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from test_runs import digest, kernels, start, wait_for
-from toy import executed, toy_repo
+from toy import executed
 
 ray = pytest.importorskip("ray", reason="needs ray: pip install -e .[ray]")
 
@@ -22,17 +22,6 @@ def cluster():
         two.add_node(**small)
         yield two.address
         two.shutdown()
-
-
-@pytest.fixture
-def repo(tmp_path, monkeypatch):
-    "Makes a toy repository the current one."
-    def make(**recipes):
-        root = toy_repo(tmp_path / "repo", **recipes)
-        monkeypatch.setenv("PAPER_DIGEST_ROOT", str(root))
-        monkeypatch.setenv("PAPER_DIGEST_RUNS", str(root / "runs"))
-        return root
-    return make
 
 
 def proc(pid, name):

@@ -7,22 +7,11 @@ import sys
 import time
 
 import pytest
-from toy import executed, toy_repo
+from toy import executed
 
 from paper_digest import records, runs
 from paper_digest.core import UserError
 from paper_digest.recipes import get_recipe
-
-
-@pytest.fixture
-def repo(tmp_path, monkeypatch):
-    "Makes a toy repository the current one."
-    def make(**recipes):
-        root = toy_repo(tmp_path / "repo", **recipes)
-        monkeypatch.setenv("PAPER_DIGEST_ROOT", str(root))
-        monkeypatch.setenv("PAPER_DIGEST_RUNS", str(root / "runs"))
-        return root
-    return make
 
 
 def digest(*words, **kw):
