@@ -7,7 +7,7 @@ import pytest
 from paper_digest import data
 
 PACKAGE = Path(__file__).resolve().parents[1] / "paper_digest"
-LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "pace", "train",
+LAYERS = ["core", "registry", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "pace", "train",
           "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "launch", "launch_ray", "tables",
           "ledger", "report"]
 PAPERS = list(data.PAPERS)
