@@ -37,7 +37,7 @@ class Tier(str, Enum):
     def __str__(self) -> str:
         return self.value
 
-# %% ../nbs/00_core.ipynb #795baa63
+
 def parse_tier(
     name: str,  # as typed by a person
 ) -> Tier:      # the tier of that name
@@ -81,7 +81,7 @@ def thread_env(
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
     return {**{name: str(n) for name in names}, "TOKENIZERS_PARALLELISM": "false"}
 
-# %% ../nbs/00_core.ipynb #b884090c
+
 def cores() -> int:  # at least 1
     "Processor cores this process may use (its affinity where the system tells, else all)."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

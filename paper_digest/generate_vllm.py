@@ -13,7 +13,7 @@ import numpy as np
 
 from .core import UserError
 from .decode import one_token, row_keys
-from .generate import Completion, Prompt, Sampling
+from .protocol import Completion, Prompt, Sampling
 
 # %% ../nbs/03a_generate_vllm.ipynb #163821c9
 def vllm_params(

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from .core import UserError
-from .generate import Prompt, Sampling
-from .served import Endpoint, TryAgain, auth_headers, cut_at_stop, judge_status, pause, scrub
+from .protocol import Prompt, Sampling
+from .replies import TryAgain, auth_headers, cut_at_stop, judge_status, pause, scrub
+from .served import Endpoint
 
 # %% ../nbs/03a_live.ipynb #24370cac
 def events(

@@ -145,7 +145,8 @@ def resolve_params(
     return check_params(declared, {**recipe.tiers[tier].params, **(given or {}), "tier": tier})
 
 # %% ../nbs/05a_recipes.ipynb #c90dcde7
-NOT_HASHED = {"cli.py", "launch.py", "launch_ray.py", "tables.py", "ledger.py", "report.py", "_modidx.py"}  # none can change a record
+NOT_HASHED = {"cli.py", "cli_recipes.py", "cli_papers.py", "launch.py", "launch_ray.py", "printed_means.py", "tables.py", "ledger.py",
+              "report.py", "_modidx.py"}  # none can change a record
 
 
 def run_hash(

@@ -7,9 +7,10 @@ import pytest
 from paper_digest import data
 
 PACKAGE = Path(__file__).resolve().parents[1] / "paper_digest"
-LAYERS = ["core", "data", "models", "decode", "generate", "generate_vllm", "journal", "served", "live", "pace", "train",
-          "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs", "launch", "launch_ray", "tables",
-          "ledger", "report"]
+LAYERS = ["core", "registry", "data", "models", "decode", "protocol", "generate", "generate_vllm", "journal", "replies", "served", "live",
+          "pace", "train_rows", "train", "exact_answers", "qwen_answers", "qwen_equal", "answers", "grade", "recipes", "records", "runs",
+          "launch", "launch_ray", "printed_means", "tables", "ledger", "report"]
+COMMANDS = ["cli_recipes", "cli_papers", "cli"]  # to the right of the papers
 PAPERS = list(data.PAPERS)
 DEVELOPMENT = {"nbdev", "fastcore", "execnb", "pytest", "hypothesis", "playwright", "sphinx"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "_modidx.py")
@@ -35,7 +36,7 @@ def rank(name):
     top = name.split(".")[1] if "." in name and name != "paper_digest.__init__" else ""
     if top in PAPERS:
         return len(LAYERS), top
-    return {**{m: i for i, m in enumerate(LAYERS)}, "": -1, "_modidx": -1, "cli": len(LAYERS) + 1}[top], None
+    return {"": -1, "_modidx": -1, **{m: i for i, m in enumerate([*LAYERS, "a paper", *COMMANDS])}}[top], None
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
