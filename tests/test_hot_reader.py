@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paper_digest.hot import pages, reader
+from paper_digest.hot import marks, pages, reader, tree
+from paper_digest.hot.issues import IssueKind
 from paper_digest.hot.looks import INK, LOOKS, contrast, palette
 from paper_digest.hot.pages import Item, script_json, write_page
-from paper_digest.hot.tags import IssueKind, parse
+from paper_digest.hot.tags import parse
 
 QUESTION = "Sam works 8 hours a day, five days a week, at $15 an hour. How much does Sam earn in a week?"
 RESPONSE = ("Reformatted Question: Sam works <fact1>8 hours a day</fact1>, <fact2>five days a week</fact2>, at "
@@ -96,7 +97,7 @@ def test_attacks_stay_text_in_a_fragment(attack):
     fragment = reader.to_html(item.parsed, item.title, item.gold, item.correct)
     seen = Seen(fragment)
     assert set(seen.tags) <= OURS and seen.attrs <= {"class", "dir", "title", "tabindex", "open", "aria-label"}
-    assert not reader.UNSEEN.search(fragment)
+    assert not marks.UNSEEN.search(fragment)
     fragment.encode("utf-8")
     assert reader.to_text(item.parsed)
 
@@ -108,7 +109,7 @@ def test_the_text_shown_is_the_text(recordings):
         for q, a in list(zip(run.question, run.answer))[:150]:
             p = parse(a, q)
             want = [t for t in (p.question, p.question_text, p.answer_text) if t]
-            assert Seen(reader.to_html(p, style=False)).texts[:len(want)] == [reader.plain(t.strip()) for t in want]
+            assert Seen(reader.to_html(p, style=False)).texts[:len(want)] == [marks.plain(t.strip()) for t in want]
 
 
 parts = st.one_of(st.sampled_from(["<fact1>", "</fact1>", "<fact2>", "</fact2>", "<fact30>", "</fact30>", "<fact>", "Answer:", "{", "}",
@@ -121,10 +122,10 @@ def test_any_text_can_be_shown(response, question):
     p = parse(response, question)
     fragment = reader.to_html(p, style=False)
     assert set(Seen(fragment).tags) <= OURS
-    tree, rows = reader.view(p)
-    assert json.loads(script_json([tree, rows])) == [tree, rows]
+    seen, rows = tree.view(p)
+    assert json.loads(script_json([seen, rows])) == [seen, rows]
     shown = "".join(re.sub(r"<sup.*?</sup>|<[^>]*>", "", fragment))
-    assert html.escape(reader.plain(p.answer_text.strip())) in shown
+    assert html.escape(marks.plain(p.answer_text.strip())) in shown
     assert reader.to_text(p)
 
 
@@ -135,10 +136,10 @@ def test_hundreds_of_nested_facts_stay_affordable():
 
 
 def test_states_of_a_fact():
-    assert [reader.fact_state(f, reader.backed_ids(p)) for p in [parse(RESPONSE, QUESTION)] for f in p.facts if f.part == "answer"
+    assert [marks.fact_state(f, marks.backed_ids(p)) for p in [parse(RESPONSE, QUESTION)] for f in p.facts if f.part == "answer"
             ][::3] == ["copied", "none"]
     added = parse("Reformatted Question: Can Sam, <fact1>a wizard</fact1>, fly?\n\nAnswer: Yes, <fact1>wizards</fact1> fly.", "Can Sam fly?")
-    assert {reader.fact_state(f, reader.backed_ids(added)) for f in added.facts} == {"none"}     # a number that points to nothing
+    assert {marks.fact_state(f, marks.backed_ids(added)) for f in added.facts} == {"none"}     # a number that points to nothing
     assert "the model added it" in reader.to_html(added)
 
 
@@ -344,7 +345,7 @@ def test_filters_and_search(opened):
 
 
 def test_every_issue_kind_can_be_filtered(opened):
-    from paper_digest.hot.tags import Issue
+    from paper_digest.hot.issues import Issue
     items = []
     for kind in IssueKind:
         p = parse("Answer: {1}", "1?")

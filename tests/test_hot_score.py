@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from paper_digest import data
 from paper_digest.core import UserError
-from paper_digest.hot import replay
-from paper_digest.hot.score import (_warn_no_question, after_brace, candidates, extract, matches, points, read_numbers,
-                                    score)
+from paper_digest.hot import claims, replay
+from paper_digest.hot.letter_rules import _warn_no_question
+from paper_digest.hot.number_rules import after_brace, candidates
+from paper_digest.hot.official import points
+from paper_digest.hot.score import score
 from paper_digest.hot.stated import score_stated, stated
+from paper_digest.hot.strict import extract, matches, read_numbers
 from paper_digest.hot.tasks import MODELS, TASKS, load_run, load_task, parse_gold, recorded_runs, task
 
 AQUA = "How many flowers?\n# Answer option: ['A)2000', 'B) 4000', 'C)8 km', 'D)16000', 'E)None of these']"
@@ -246,7 +249,7 @@ def frame(recordings):
 @here
 def test_all_published_cells(frame):
     cells = replay.beside_published(replay.cells(frame)).query("scoring == 'official'")
-    main = cells[cells["table"].isin(replay.MAIN_TABLES)]
+    main = cells[cells["table"].isin(claims.MAIN_TABLES)]
     assert len(frame) == 92_103 and len(main) == 88 and len(cells) == 108
     far = cells[~(cells["difference"].abs() <= 0.0051)]     # NaN, an unpublished cell, is far too
     assert far.empty, far[["model", "variant", "dataset", "value", "published"]]
@@ -270,8 +273,8 @@ def test_gains(frame):
     assert gain.loc[("Gemini-1.5-Flash", "AQUA", "official"), "gain"] == pytest.approx(14.64, abs=.005)
     assert gain.loc[("Llama-3.1-70B", "StrategyQA", "official"), "gain"] == pytest.approx(15.07, abs=.005)
     assert (gain["ci_low"] <= gain["gain"] + .05).all() and (gain["gain"] <= gain["ci_high"] + .05).all()
-    means = replay.mean_gains(frame, resamples=500).query("dataset == '' and scoring == 'official'").set_index("table")
-    same = replay.published_gains().set_index("table")
+    means = claims.mean_gains(frame, resamples=500).query("dataset == '' and scoring == 'official'").set_index("table")
+    same = claims.published_gains().set_index("table")
     # one lost response and cells printed to two decimals
     assert (means["gain"] - same["same_cells"]).abs().max() < .01
     assert list(means["cells"]) == [24, 12, 8]
@@ -279,9 +282,9 @@ def test_gains(frame):
 
 @here
 def test_controls(frame):
-    letters = replay.constant_letters().set_index(["model", "variant"])
+    letters = claims.constant_letters().set_index(["model", "variant"])
     assert letters.loc[("Gemini-1.5-Flash", "CoT"), "highest"] < 27 and letters.loc[("Gemini-1.5-Flash", "HoT"), "lowest"] > 84
-    shares = replay.default_shares(frame).set_index(["model", "variant"])["by_default"]
+    shares = claims.default_shares(frame).set_index(["model", "variant"])["by_default"]
     assert shares[("Gemini-1.5-Pro", "CoT")] < 1 and shares[("Llama-3.1-70B", "HoT")] > 30
 
 

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paper_digest.hot.align import source, tokens, words
+from paper_digest.hot.align import source
 from paper_digest.hot.anatomy import SHAPES, read
-from paper_digest.hot.parts import IssueKind, sections
+from paper_digest.hot.ending import final_answer
+from paper_digest.hot.issues import IssueKind
+from paper_digest.hot.parts import sections
 from paper_digest.hot.spans import TAG
-from paper_digest.hot.tags import Fact, final_answer, parse, render
+from paper_digest.hot.tags import Fact, parse, render
+from paper_digest.hot.wording import tokens, words
 
 quick = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TAG_KINDS = {IssueKind.unclosed_tag, IssueKind.unopened_tag, IssueKind.mismatched_tag, IssueKind.crossed_tags,

@@ -7,9 +7,10 @@ __all__ = ['Fact', 'HighlightedResponse', 'Issue', 'IssueKind', 'ask', 'build_pr
 
 # %% ../../nbs/hot/index.ipynb #0dcd2693
 from .asking import ask
+from .issues import Issue, IssueKind
 from .prompts import build_prompt
 from .score import score
-from .tags import Fact, HighlightedResponse, Issue, IssueKind, parse, render
+from .tags import Fact, HighlightedResponse, parse, render
 
 # %% ../../nbs/hot/index.ipynb #fa936f22
 _all_ = ["Fact", "HighlightedResponse", "Issue", "IssueKind", "ask", "build_prompt", "parse", "render", "score"]

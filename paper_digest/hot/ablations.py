@@ -12,8 +12,9 @@ from typing import Any
 
 from ..generate import Backend, Prompt, Sampling
 from ..grade import wilson
+from .official import points
 from .prompts import build_prompt
-from .score import extract, matches, points
+from .strict import extract, matches
 from .tasks import Task, load_task, task
 from ..recipes import runs_dir
 from ..records import SkipRecipe

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core import UserError
 from ..generate import Backend, Completion, Prompt, Sampling
-from .demos import Demo
+from .demo import Demo
 from .files import Summary, _check_outputs, _line, find_columns, read_rows
 from .pages import Item, write_page
 from .prompts import build_prompt

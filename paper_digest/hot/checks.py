@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..core import UserError
-from .align import tokens
-from .parts import IssueKind, is_number
-from .score import DATE, NUMBER, to_number
+from .issues import IssueKind
+from .parts import is_number
+from .strict import DATE, NUMBER, to_number
 from .tags import HighlightedResponse
+from .wording import tokens
 
 # %% ../../nbs/hot/22_checks.ipynb #d031ceb0
 class Number(NamedTuple):

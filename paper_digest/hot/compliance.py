@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..grade import wilson
-from .reader import backed_ids, fact_state
+from .issues import IssueKind
+from .marks import backed_ids, fact_state
 from .tags import Fact, HighlightedResponse, parse
-from .parts import IssueKind
 from .tasks import MODELS, TASKS, Task, load_run, load_task, recorded_runs, task
 
 # %% ../../nbs/hot/13_compliance.ipynb #cd51cea9
@@ -94,7 +94,7 @@ MEASURES = {  # metric -> (counted, out of, in words)
     "same-id overlap %": ("close", "pairs", "facts of the answer close to the question's fact of that number"),
 }
 
-# %% ../../nbs/hot/13_compliance.ipynb #80366e8c
+
 def measure_run(
     of: str | Task,
     model: str,  # recorded or published name

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ..core import UserError
 from ..generate import Backend, Prompt, Sampling
 from .align import source
-from .demos import Demo, demo_faults
+from .demo import Demo, demo_faults
 
 # %% ../../nbs/hot/17_convert.ipynb #2ba85317
 FACTS = """List the key facts of the question below, one on each line and nothing else.

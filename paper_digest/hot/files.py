@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..core import UserError
+from .marks import STATES, backed_ids, fact_state
 from .pages import Item, write_page
-from .reader import STATES, backed_ids, fact_state
 from .tags import HighlightedResponse, parse
 
 # %% ../../nbs/hot/11_files.ipynb #292dfc6f

@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 
 from ..core import UserError
-from .demos import FAMILIES, Demo, demos, without_tags
+from .demo import Demo, without_tags
+from .demos import FAMILIES, demos
 from .parts import OPTIONS
 from .tasks import _same
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ..core import UserError
 from ..generate import Backend, Prompt, Sampling
-from .align import tokens, words
 from .parts import is_number
 from .tags import parse
+from .wording import tokens, words
 
 # %% ../../nbs/hot/23_selfcheck.ipynb #5370164f
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^a-z\s])|\n+")

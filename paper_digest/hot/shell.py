@@ -17,8 +17,9 @@ from ..core import UserError
 from ..generate import Backend, Completion, Prompt, Sampling
 from .asking import ask_file, until
 from .looks import colour_css
+from .marks import plain
 from .prompts import build_prompt
-from .reader import plain, to_html, to_text
+from .reader import to_html, to_text
 from .streaming import Event, StreamParser
 from .tags import HighlightedResponse, parse
 from .terminal import for_stream, to_ansi

@@ -9,8 +9,9 @@ __all__ = ['conclusion', 'stated_number', 'stated_numbers', 'stated_letter', 'st
 import re
 from typing import Any
 
-from .score import (DATE, NUMBER, TRUTH, aqua_options, as_read, extract, matches, options_of, plain,
-                                    to_number)
+from .letter_rules import aqua_options
+from .official import as_read
+from .strict import DATE, NUMBER, TRUTH, extract, matches, options_of, plain, to_number
 from .tasks import Task, parse_gold, task
 
 # %% ../../nbs/hot/06_stated.ipynb #8b2e312b

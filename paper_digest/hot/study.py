@@ -18,8 +18,9 @@ from ..core import UserError
 from .demos import demos
 from .looks import stylesheet
 from .pages import script_json
-from .reader import fact_table, text_block, to_markup
+from .reader import to_markup
 from .tags import HighlightedResponse, parse
+from .tree import fact_table, text_block
 
 # %% ../../nbs/hot/24_study.ipynb #e86b5094
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Task:
     question: str = "question"  # field with the question as it was asked
     gold: str = "answer"        # field with the gold answer
 
-# %% ../../nbs/hot/04_tasks.ipynb #6fb9a9bc
+
 TASKS = {t.name: t for t in (  # in the order of the published tables
     Task("GSM8K", "GSM8K", "arithmetic", "math", "GSM8K/test.jsonl"),
     Task("MultiArith", "MultiArith", "arithmetic", "math", "MultiArith/test.jsonl"),
@@ -80,7 +80,7 @@ def _model(name: str) -> str:
             return recorded
     raise UserError(f"unknown model {name!r}; choose one of {', '.join(MODELS.values())}")
 
-# %% ../../nbs/hot/04_tasks.ipynb #bb3e526b
+
 def published_table(
     of: str | Task,  # task
     model: str,      # recorded or published name

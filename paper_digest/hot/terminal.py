@@ -9,8 +9,10 @@ __all__ = ['PAPERS', 'INK', 'STRONG', 'PLAIN', 'FAINT', 'RAISED', 'sgr', 'colour
 import os
 from typing import Any
 
-from .reader import STATES, cut, fact_table, kinds_line, plain, summary_line, to_text
+from .marks import STATES, cut, plain
+from .reader import to_text
 from .tags import HighlightedResponse
+from .tree import fact_table, kinds_line, summary_line
 
 # %% ../../nbs/hot/19_terminal.ipynb #97d3c9e5
 PAPERS = (153, 223, 157, 219, 229, 159, 216, 189, 193, 224)  # of the 256 colours

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..core import UserError
-from .demos import Demo
+from .demo import Demo
 
 # %% ../../nbs/hot/27_world.ipynb #aadd49e6
 THINGS = ("ball", "book", "cap", "drum", "fan", "kite", "lamp", "mug", "pen", "rug", "tent", "vase")
