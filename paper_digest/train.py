@@ -255,11 +255,12 @@ def run_job(
 def launch_job(
     job: Path,
     accelerate: str = "",  # an accelerate configuration file; "" trains in this process
-) -> dict[str, float]:     # what the trainer did
+    run: Any = run_job,    # a function of a module that executes such a job, given its path
+) -> dict[str, Any]:       # what the trainer did
     "Run a training stage here or through `accelerate launch`; a failed launch is a `UserError` with the first error it named."
     if not accelerate:
-        return run_job(str(job))
-    code = "import sys; from paper_digest.train import run_job; run_job(sys.argv[1])"
+        return run(str(job))
+    code = f"import sys; from {run.__module__} import {run.__name__}; {run.__name__}(sys.argv[1])"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate, "--no_python",
                sys.executable, "-c", code, str(job)]
     done = subprocess.run(command, capture_output=True, text=True)

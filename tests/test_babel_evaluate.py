@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from paper_digest import data
 from paper_digest.babel import likelihood
-from paper_digest.babel.likelihood import Pair, loglikelihood, plain_loglikelihood
+from paper_digest.babel.likelihood import loglikelihood
+from paper_digest.babel.pairs import Pair, plain_loglikelihood
 from paper_digest.babel.tasks import available, exams, sib200, with_examples, xcopa
 from paper_digest.babel.tiny import byte_bpe
 from paper_digest.core import UserError

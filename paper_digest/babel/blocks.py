@@ -24,7 +24,8 @@ from .identify import trained
 from .languages import LANGUAGES, language
 from .overlap import hashed_items, test_items
 from .rules import Document
-from .text import normalise, tokens
+from .text import normalise
+from .words import tokens
 from ..core import UserError, cores
 
 # %% ../../nbs/babel/16c_blocks.ipynb #2d845528

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .duplicates import exact_duplicates, near_duplicates, signature
-from .identify import Identifier, identify, mixed, trained
+from .foreign import mixed
+from .identify import Identifier, identify, trained
 from .languages import LANGUAGES, language
 from .overlap import TestSet, hashed_items, overlapping, test_items
 from .quality import Quality, read_quality, too_poor, trained_quality
 from .rules import Document, broken_rule
-from .text import normalise, tokens
+from .text import normalise
+from .words import tokens
 from ..core import UserError, write_atomic
 
 # %% ../../nbs/babel/16_clean.ipynb #8c37071d

@@ -13,7 +13,7 @@ import numpy as np
 
 from .languages import language
 from .rules import Document
-from .text import runs, tokens
+from .words import runs, tokens
 
 # %% ../../nbs/babel/13_duplicates.ipynb #812d868d
 BANDS, ROWS, SHINGLE, SIMILAR = 14, 8, 5, 0.7  # datatrove's bands, rows and n; a pair below SIMILAR is no duplicate

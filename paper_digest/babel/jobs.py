@@ -9,8 +9,6 @@ __all__ = ['forward_flops', 'equal_flops_steps', 'write_job', 'run_job', 'launch
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import train
 from .extend import MANIFEST
 from .pretrain import pretrain
 from .shape import layer_shapes
@@ -94,13 +93,5 @@ def launch_job(
     job: Path,
     accelerate: str = "",  # an accelerate configuration file; "" trains in this process
 ) -> dict[str, Any]:       # what the training did
-    "Run a job here or through `accelerate launch`; a failed launch is a `UserError` with its last line."
-    if not accelerate:
-        return run_job(str(job))
-    code = "import sys; from paper_digest.babel.jobs import run_job; run_job(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate, "--no_python",
-                           sys.executable, "-c", code, str(job)], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"accelerate launch of {job} ended with status {done.returncode}: {last}")
-    return json.loads((job.parent / "stats.json").read_text(encoding="utf-8"))
+    "Run a job here or through `accelerate launch`; a failed launch is a `UserError` with the first error it named."
+    return train.launch_job(job, accelerate, run_job)

@@ -19,7 +19,7 @@ class Language:
     code: str                 # en, zh, ...: as on the model cards
     name: str                 # short English name
     printed: str              # its name in Table 1
-    scripts: tuple[str, ...]  # Unicode script names, as `babel.scripts` counts them
+    scripts: tuple[str, ...]  # Unicode script names, as `babel.text` counts them
     group: str                # high or low, the lists of Sec. 7.1
     spaces: bool = True       # words are separated by spaces
 

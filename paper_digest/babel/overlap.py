@@ -20,7 +20,8 @@ import numpy as np
 from .. import data
 from .languages import language
 from .rules import Document
-from .text import normalise, runs, token_lists, tokens
+from .text import normalise
+from .words import runs, token_lists, tokens
 
 # %% ../../nbs/babel/14_overlap.ipynb #7865d7aa
 def _column(file: str, names: list[str]) -> list[str]:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .languages import language
-from .text import digit_share, is_zawgyi, runs, tokens
+from .text import digit_share, is_zawgyi
+from .words import runs, tokens
 
 # %% ../../nbs/babel/12_rules.ipynb #a4949c74
 class Document(NamedTuple):

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from .bases import Base, Design, fresh, load_corpus, train_base
-from .bits import Prepared, bits_per_passage, by_language, group_means, over_passages, over_runs
+from .bits import Prepared, bits_per_passage, by_language, group_means, over_passages
 from .init import READINGS, Init, make_init
 from .model import Grown, extend_model
 from .plan import LayerSlot, plan_extension
 from ..core import UserError
+from ..grade import over_seeds
 
 # %% ../../nbs/babel/19b_variants.ipynb #51a04649
 _COUNTED = ("num_hidden_layers", "layer_types", "max_window_layers")  # what of a config follows the layers
@@ -190,7 +191,7 @@ def gap(
     if len(pairs) == 1:
         return over_passages(prepared, pairs[0][0], pairs[0][1], group, metric)
     means = [[{**(v := by_language(prepared, s, metric)), **group_means(v)}[group] for s in pair] for pair in pairs]
-    return over_runs([a - b for a, b in means])
+    return over_seeds([a - b for a, b in means])
 
 
 def variant_table(
