@@ -31,7 +31,8 @@ def step(batch, chunk, file):
     import torch
     from safetensors.torch import save_file
     from paper_digest.abc.inputs import Item, Reader
-    from paper_digest.abc.model import ABCModel, both_ways
+    from paper_digest.abc.backbone import both_ways
+    from paper_digest.abc.model import ABCModel
     from paper_digest.abc.tiny import image_processor, tiny_qwen2_vl, word_tokenizer
     from paper_digest.abc.train import ContrastiveTrainer, Pair, collate_groups, trainer_arguments
     from paper_digest.abc.world import LARGE, alt_text, draw, scenes, vocabulary

@@ -70,7 +70,7 @@ def search(backend, options):
     "The search both sides run."
     from paper_digest.self_rewarding.judge import PointwiseJudge
     from paper_digest.self_rewarding.search import StepSearch
-    from paper_digest.self_rewarding.world import TinyFormat, judge_prompt
+    from paper_digest.self_rewarding.world_text import TinyFormat, judge_prompt
     judge = PointwiseJudge(backend, template=judge_prompt, min_mass=0)
     return StepSearch(backend, judge, TinyFormat(), w=options.width, temperature=1.0, top_p=0.95, max_iter=options.turns,
                       rollback=False, seed=options.seed, at_once=10**6)
@@ -112,7 +112,8 @@ def main():
     from paper_digest.generate import TransformersBackend
     from paper_digest.models import count_parameters, tiny_qwen2
     from paper_digest.self_rewarding.trees import step_pairs
-    from paper_digest.self_rewarding.world import World, draw_problems, world_tokenizer
+    from paper_digest.self_rewarding.world import World, draw_problems
+    from paper_digest.self_rewarding.world_text import world_tokenizer
     torch.set_num_threads(1)
     world = World(k=4)
     tokenizer = world_tokenizer(world)

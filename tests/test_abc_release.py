@@ -14,7 +14,7 @@ from paper_digest.recipes import get_recipe  # noqa: E402
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     "A tiny release and CtrlBench in the paper's schema, with pictures."
-    from paper_digest.abc.evaluate import CtrlItem, save_ctrlbench, scene_ctrlbench
+    from paper_digest.abc.ctrlbench import CtrlItem, save_ctrlbench, scene_ctrlbench
     from paper_digest.abc.tiny_release import write_tiny_release
     from paper_digest.abc.world import ASKED, SMALL, draw, scenes
     home = tmp_path_factory.mktemp("release")

@@ -13,7 +13,7 @@ if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
 
 # data sets a notebook reads through its paper's own modules
 READS = {f"hot/{name}.ipynb": {"hot_responses", "hot_tasks"} for name in ("04_tasks", "07_replay", "13_compliance", "14_cost")}
-READS |= {f"abc/{name}.ipynb": {"emoji"} for name in ("18a_emoji_study", "18b_emoji_view")}
+READS |= {f"abc/{name}.ipynb": {"emoji"} for name in ("18a_emoji_texts", "18b_emoji_study", "18c_emoji_view")}
 READS |= {f"babel/{name}.ipynb": {"multilingual"} for name in ("11a_foreign", "15a_quality", "15b_judge", "16_clean", "16a_fertility", "16c_blocks")}
 
 

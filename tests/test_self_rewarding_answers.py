@@ -18,7 +18,8 @@ from paper_digest.qwen_answers import qwen_answer, qwen_gold, strip_answer
 from paper_digest.qwen_equal import qwen_equal
 from paper_digest.self_rewarding import benchmarks, sets
 from paper_digest.self_rewarding.evaluate import JudgePair, judge_report, pass_at_k
-from paper_digest.self_rewarding.judge import PairwiseJudge, PointwiseJudge, RandomJudge
+from paper_digest.self_rewarding.judge import PairwiseJudge, PointwiseJudge
+from paper_digest.self_rewarding.other_judges import RandomJudge
 from paper_digest.self_rewarding.steps import PaperFormat, Problem
 
 from conftest import need

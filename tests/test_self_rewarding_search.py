@@ -21,12 +21,15 @@ from paper_digest.core import UserError
 from paper_digest.decode import draw, row_keys, uniforms
 from paper_digest.generate import Completion, Prompt, Sampling, TransformersBackend
 from paper_digest.models import load_causal_lm, save_causal_lm, tiny_qwen2, word_tokenizer
-from paper_digest.self_rewarding.judge import CorruptedJudge, JudgeItem, PairwiseJudge, PointwiseJudge, RandomJudge
-from paper_digest.self_rewarding.search import ORDERS, StepSearch, scores
+from paper_digest.self_rewarding.judge import JudgeItem, PairwiseJudge, PointwiseJudge
+from paper_digest.self_rewarding.other_judges import CorruptedJudge, RandomJudge
+from paper_digest.self_rewarding.search import StepSearch
+from paper_digest.self_rewarding.turns import ORDERS, scores
 from paper_digest.self_rewarding.steps import PaperFormat, Problem
 from paper_digest.self_rewarding.trees import read_trees, step_pairs
 from paper_digest.self_rewarding.view import TreeView, as_html
-from paper_digest.self_rewarding.world import TinyFormat, World, draw_problems, judge_prompt, world_tokenizer
+from paper_digest.self_rewarding.world import World, draw_problems
+from paper_digest.self_rewarding.world_text import TinyFormat, judge_prompt, world_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}<assistant>"

@@ -15,9 +15,12 @@ from paper_digest import runs  # noqa: E402
 from paper_digest.core import UserError, write_atomic  # noqa: E402
 from paper_digest.models import load_causal_lm, save_causal_lm, tiny_qwen2, word_tokenizer  # noqa: E402
 from paper_digest.recipes import get_recipe  # noqa: E402
-from paper_digest.self_rewarding import rounds, world as tiny  # noqa: E402
-from paper_digest.self_rewarding.judge import pairwise_prompt, solution_prompt  # noqa: E402
-from paper_digest.self_rewarding.rounds import RoundsConfig, SearchSettings, run_rounds, write_problems  # noqa: E402
+from paper_digest.self_rewarding import rounds, world as tiny, world_text  # noqa: E402
+from paper_digest.self_rewarding.config import RoundsConfig, SearchSettings  # noqa: E402
+from paper_digest.self_rewarding.judge import pairwise_prompt  # noqa: E402
+from paper_digest.self_rewarding.other_judges import solution_prompt  # noqa: E402
+from paper_digest.self_rewarding.rounds import run_rounds  # noqa: E402
+from paper_digest.self_rewarding.stages import write_problems  # noqa: E402
 from paper_digest.self_rewarding.steps import PaperFormat, Problem  # noqa: E402
 from paper_digest.train import TrainSettings, sft_row  # noqa: E402
 
@@ -29,9 +32,9 @@ WORLD = tiny.World(seed=3)
 def config(tmp_path_factory):
     "A smoke-size run whose every stage takes a second or so."
     work = tmp_path_factory.mktemp("data")
-    tok = tiny.world_tokenizer(WORLD)
+    tok = world_text.world_tokenizer(WORLD)
     m0 = save_causal_lm(tiny_qwen2(len(tok), hidden=16, layers=1, heads=2), tok, work / "M0")
-    rows = tiny.ift_rows(WORLD, tok, 200, 0) + tiny.judged_rows(WORLD, tok, 200, 0)
+    rows = world_text.ift_rows(WORLD, tok, 200, 0) + world_text.judged_rows(WORLD, tok, 200, 0)
     sft = write_atomic(work / "sft.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
     prompts = tuple(write_problems(work / f"p{r}.jsonl", tiny.draw_problems(WORLD, "train", 60, r, prefix=f"r{r}")) for r in (2, 3))
     return RoundsConfig(str(m0), prompts, str(sft), judge="pointwise", form="tiny", seed=3,
@@ -66,7 +69,8 @@ def start(config, work, tmp_path):
     script.write_text(f"""
 from pathlib import Path
 import torch; torch.set_num_threads(1)
-from paper_digest.self_rewarding.rounds import *
+from paper_digest.self_rewarding.config import RoundsConfig, SearchSettings
+from paper_digest.self_rewarding.rounds import run_rounds
 from paper_digest.train import TrainSettings
 run_rounds({config!r}, Path({str(work)!r}), progress=lambda s: print(s, flush=True))
 """)

@@ -8,7 +8,6 @@ __all__ = ['RANKS', 'ABLATIONS', 'pooled', 'pooling_frame', 'place_pairs', 'tune
 
 # %% ../../nbs/abc/17_ablations.ipynb #44f6956c
 import copy
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,14 +16,15 @@ import numpy as np
 import torch
 
 from .arms import ArmSize, embedder, pretrain, rehearsal, stage0, told
-from .evaluate import ctrlbench, over_seeds, scene_ctrlbench
-from .inputs import Item, Pixels, Reader, collate
+from .backbone import both_ways, mean_pool
+from .ctrlbench import ctrlbench, scene_ctrlbench
+from .inputs import Item, Reader, collate
 from .matching import match, match_frame
-from .model import both_ways, mean_pool
 from .study import Data
-from .train import ContrastiveTrainer, Pair, prepare_instruct, trainer_arguments
+from .train import Pair, contrast, prepare_instruct
 from .world import ASKED, WORLDS, alt_text, by_place, caption, is_true
 from ..core import UserError
+from ..grade import over_seeds
 
 # %% ../../nbs/abc/17_ablations.ipynb #3275d15d
 @torch.no_grad()
@@ -89,9 +89,7 @@ def tune_pairs(
     if not grouped:
         groups, batch = [[pair] for group in groups for pair in group], 5 * batch
     model = prepare_instruct(copy.deepcopy(model), rank)
-    with tempfile.TemporaryDirectory() as folder:
-        args = trainer_arguments(folder, size.instruct_steps, batch, size.rates[2], seed)
-        ContrastiveTrainer(model, args, groups, "instruct").train()
+    contrast(model, groups, size.instruct_steps, batch, size.rates[2], seed, "instruct")
     return model
 
 

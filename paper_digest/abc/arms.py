@@ -8,20 +8,20 @@ __all__ = ['ArmSize', 'new_generator', 'stage0', 'told', 'embedder', 'rehearsal'
 
 # %% ../../nbs/abc/15_arms.ipynb #f95b48a8
 import copy
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .evaluate import over_seeds
+from .backbone import batch_vision, both_ways
 from .inputs import Item
-from .model import ABCModel, batch_vision, both_ways
-from .stage0 import Quiz, quiz_accuracy, quiz_loss, quiz_trainer
+from .model import ABCModel
+from .stage0 import Quiz, quiz_accuracy, rehearse, teach
 from .study import Data, StudySize
 from .tiny import tiny_qwen2_vl
-from .train import ContrastiveTrainer, Pair, trainer_arguments
+from .train import Pair, contrast
 from .world import alt_text
 from ..core import UserError, cores, seed_everything, thread_env
+from ..grade import over_seeds
 
 # %% ../../nbs/abc/15_arms.ipynb #570c9cba
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ def stage0(
 
     look(0)
     if size.quiz_steps:
-        with tempfile.TemporaryDirectory() as folder:
-            quiz_trainer(model, quiz, data.pixels, quiz.answers(data.scenes), folder, size.quiz_steps, size.quiz_batch,
-                         size.rates[0], seed, report=look).train()
+        teach(model, quiz, data.pixels, quiz.answers(data.scenes), size.quiz_steps, size.quiz_batch, size.rates[0], seed, look)
     if lost := set(keep) - set(kept):
         raise UserError(f"stage 0 has {size.quiz_steps} steps, so nothing can be kept after step {max(lost)}")
     return model, quiz, kept
@@ -115,14 +113,7 @@ def rehearsal(
     seed: int,
 ) -> Callable[[int], Any]:  # step -> loss
     "The questions of stage 0, to go on with in stage 1."
-    import random
-    answers = quiz.answers(data.scenes)
-
-    def rehearse(step: int) -> Any:
-        rows = random.Random(f"{seed} {step}").sample(range(len(data.pixels)), min(size.rehearsal, len(data.pixels)))
-        return quiz_loss(generator, quiz, [data.pixels[i] for i in rows], answers[rows])
-
-    return rehearse
+    return rehearse(generator, quiz, data.pixels, quiz.answers(data.scenes), size.rehearsal, seed)
 
 
 def pretrain(
@@ -135,9 +126,7 @@ def pretrain(
 ) -> ABCModel:                                     # the same model
     "Stage 1 on images and captions."
     groups = [[Pair(Item(p, None), alt_text(s, seed))] for p, s in zip(data.pixels, data.scenes)]
-    with tempfile.TemporaryDirectory() as folder:
-        args = trainer_arguments(folder, steps or size.pretrain_steps, size.pretrain_batch, size.rates[1], seed)
-        ContrastiveTrainer(model, args, groups, rehearsal=rehearse).train()
+    contrast(model, groups, steps or size.pretrain_steps, size.pretrain_batch, size.rates[1], seed, rehearsal=rehearse)
     return model
 
 # %% ../../nbs/abc/15_arms.ipynb #b0499b97

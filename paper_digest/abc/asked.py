@@ -9,7 +9,6 @@ __all__ = ['FAMILIES', 'ANSWERERS', 'Asked', 'ask', 'candidates', 'tune', 'answe
 # %% ../../nbs/abc/18_asked.ipynb #8f184fde
 import copy
 import random
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arms import ArmSize, embedder, pretrain, rehearsal, stage0
-from .inputs import Item, Pixels
+from .inputs import Item
 from .study import Data
-from .train import ContrastiveTrainer, Pair, prepare_instruct, trainer_arguments
+from .train import Pair, contrast, prepare_instruct
 from .world import ASKED, ASKED_NEW, WORLDS, Scene, by_attribute, by_place, by_relation, caption, questions
 from ..core import UserError
 
@@ -81,9 +80,7 @@ def tune(
             by_scene[a.scene].append(a)
     groups = [[Pair(Item(p, a.question), a.answer) for a in rng.sample(asked, 5)] for p, asked in zip(data.pixels, by_scene)]
     model = prepare_instruct(copy.deepcopy(model), size.rank)
-    with tempfile.TemporaryDirectory() as folder:
-        ContrastiveTrainer(model, trainer_arguments(folder, size.instruct_steps, size.instruct_batch, size.rates[2], seed),
-                           groups, "instruct").train()
+    contrast(model, groups, size.instruct_steps, size.instruct_batch, size.rates[2], seed, "instruct")
     return model
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .backbone import ResidualHead, batch_vision, both_ways, check_bidirectional, mean_pool
+from .backbone import ResidualHead, check_bidirectional, mean_pool
 from .inputs import Item, Pixels, Reader, collate
 from ..core import UserError
 

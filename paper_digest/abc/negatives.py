@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from .backbone import batch_vision, both_ways
 from .crowd import Crowd, Layout, crowd_families, crowds, draw_crowd, say
 from .crowd_scores import crowd_scores, in_batch
 from .inputs import Item, Pixels, Reader, collate
 from .mine import NegativeMiner
-from .model import ABCModel, batch_vision, both_ways
+from .model import ABCModel
 from .scenes import CELL
 from .tiny import image_processor, tiny_qwen2_vl, word_tokenizer
-from .train import ContrastiveTrainer, Pair, trainer_arguments
+from .train import Pair, contrast, trainer_arguments
 from .world import vocabulary
 from ..core import cores, write_atomic
 
@@ -162,9 +163,8 @@ def run_contrast(
     "Stage 1 with the given negatives."
     trace = []
     groups = [[Pair(Item(p, None), say(s.named), n)] for p, s, n in zip(data.pixels, data.scenes, negatives)]
-    with tempfile.TemporaryDirectory() as folder:
-        args = trainer_arguments(folder, steps, size.batch, size.rate, seed)
-        ContrastiveTrainer(model, args, groups, smoothing=size.smoothing, report=lambda step, loss: trace.append(model.temperature.item())).train()
+    contrast(model, groups, steps, size.batch, size.rate, seed, smoothing=size.smoothing,
+             report=lambda step, loss: trace.append(model.temperature.item()))
     return trace
 
 # %% ../../nbs/abc/14b_negatives.ipynb #95900066

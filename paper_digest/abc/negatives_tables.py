@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .evaluate import over_seeds
 from .negatives import Negatives
+from ..grade import over_seeds
 
 # %% ../../nbs/abc/14c_negatives_tables.ipynb #d456ba20
 METRICS = ("i2t R@1", "t2i R@1", "hard pool", "joint pool")

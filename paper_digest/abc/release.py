@@ -7,11 +7,11 @@ __all__ = ['paper_model', 'paper_ctrlbench', 'load_karpathy', 'karpathy_retrieva
 
 # %% ../../nbs/abc/21_release.ipynb #ab3627af
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .evaluate import CtrlItem, ctrlbench, load_ctrlbench, retrieval_metrics
+from .ctrlbench import ctrlbench, load_ctrlbench
+from .evaluate import retrieval_metrics
 from ..core import UserError, pick_device
 from ..records import SkipRecipe
 
@@ -43,7 +43,7 @@ def paper_model(
 # %% ../../nbs/abc/21_release.ipynb #0775088f
 def paper_ctrlbench(
     p: Any,       # backbone, pretrained, instruct, file, images, device, seed, tokens: parameters of the recipe
-) -> Any:         # DataFrame of `evaluate.ctrlbench`, with seed and wording as the tiny study gives them
+) -> Any:         # DataFrame of `ctrlbench.ctrlbench`, with seed and wording as the tiny study gives them
     "Table 6 with the published model: every arm on the benchmark's file."
     if not (p.file and Path(p.file).is_file() and Path(p.images).is_dir()):
         raise SkipRecipe("the paper tier needs CtrlBench, which was not published: pass its JSON (desc_1 .. desc_5, prompt_1 .. prompt_5, image) "

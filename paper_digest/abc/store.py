@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from .inputs import Reader
-from .model import ABCModel, LANGUAGE, VISION, batch_vision, fingerprint
+from .backbone import batch_vision
+from .model import ABCModel, LANGUAGE, VISION, fingerprint
 from ..models import quiet
 from ..core import UserError
 

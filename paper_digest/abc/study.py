@@ -8,17 +8,17 @@ __all__ = ['Report', 'NAMES', 'StudySize', 'Data', 'run_stage0', 'run_stage1', '
 
 # %% ../../nbs/abc/12_study.ipynb #a85847c5
 import copy
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .evaluate import ctrlbench, scene_ctrlbench
+from .backbone import batch_vision, both_ways
+from .ctrlbench import ctrlbench, scene_ctrlbench
 from .inputs import Item, Pixels, Reader
-from .model import ABCModel, batch_vision, both_ways
-from .stage0 import Quiz, quiz_accuracy, quiz_loss, quiz_trainer
+from .model import ABCModel
+from .stage0 import Quiz, quiz_accuracy, rehearse, teach
 from .tiny import image_processor, tiny_qwen2_vl, word_tokenizer
-from .train import ContrastiveTrainer, Pair, prepare_instruct, trainer_arguments
+from .train import Pair, contrast, prepare_instruct
 from .world import ASKED, ASKED_NEW, WORLDS, Scene, alt_text, by_place, caption, draw, held_out, scenes, vocabulary
 
 # %% ../../nbs/abc/12_study.ipynb #7e7b6a86
@@ -76,26 +76,18 @@ def run_stage0(data: Data, size: StudySize, seed: int, report: Report) -> tuple[
     model = tiny_qwen2_vl(len(data.reader.tokenizer), size.hidden, size.layers, size.heads, size.vision_width, size.vision_layers, seed=seed)
     batch_vision(model.model)
     quiz = Quiz(data.reader, data.scenes[0], data.pixels[0].grid)
-    with tempfile.TemporaryDirectory() as folder:
-        quiz_trainer(model, quiz, data.pixels, quiz.answers(data.scenes), folder, size.quiz_steps, size.quiz_batch, size.quiz_rate,
-                     seed, report=lambda step, loss: report("stage 0", step, size.quiz_steps)).train()
+    teach(model, quiz, data.pixels, quiz.answers(data.scenes), size.quiz_steps, size.quiz_batch, size.quiz_rate, seed,
+          lambda step, loss: report("stage 0", step, size.quiz_steps))
     return model, quiz
 
 
 def run_stage1(generator: Any, quiz: Quiz, data: Data, size: StudySize, seed: int, report: Report) -> ABCModel:
     "An embedder of images and captions on the same weights."
-    import random
-    model, answers = ABCModel(both_ways(generator.model), data.reader), quiz.answers(data.scenes)
+    model = ABCModel(both_ways(generator.model), data.reader)
     groups = [[Pair(Item(p, None), alt_text(s, seed))] for p, s in zip(data.pixels, data.scenes)]
-
-    def rehearse(step: int) -> Any:
-        rows = random.Random(f"{seed} {step}").sample(range(len(data.pixels)), min(size.rehearsal, len(data.pixels)))
-        return quiz_loss(generator, quiz, [data.pixels[i] for i in rows], answers[rows])
-
-    with tempfile.TemporaryDirectory() as folder:
-        args = trainer_arguments(folder, size.pretrain_steps, size.pretrain_batch, size.pretrain_rate, seed)
-        ContrastiveTrainer(model, args, groups, rehearsal=rehearse,
-                           report=lambda step, loss: report("stage 1", step, size.pretrain_steps)).train()
+    contrast(model, groups, size.pretrain_steps, size.pretrain_batch, size.pretrain_rate, seed,
+             rehearsal=rehearse(generator, quiz, data.pixels, quiz.answers(data.scenes), size.rehearsal, seed),
+             report=lambda step, loss: report("stage 1", step, size.pretrain_steps))
     return model
 
 
@@ -107,10 +99,9 @@ def run_instruct(model: ABCModel, data: Data, size: StudySize, seed: int, report
     if stage == "instruct":
         prepare_instruct(model, size.rank)
     name = {"instruct": "stage 2", "pretrain": "joint", "late": "late fusion"}[stage]
-    with tempfile.TemporaryDirectory() as folder:
-        rate = size.instruct_rate if stage == "instruct" else size.joint_rate
-        args = trainer_arguments(folder, size.instruct_steps, size.instruct_batch, rate, seed)
-        ContrastiveTrainer(model, args, groups, stage, report=lambda step, loss: report(name, step, size.instruct_steps)).train()
+    rate = size.instruct_rate if stage == "instruct" else size.joint_rate
+    contrast(model, groups, size.instruct_steps, size.instruct_batch, rate, seed, stage,
+             report=lambda step, loss: report(name, step, size.instruct_steps))
     return model
 
 # %% ../../nbs/abc/12_study.ipynb #eabe3c6f
@@ -173,7 +164,7 @@ NAMES = {"image": "image alone", "text": "instruction alone", "sum": "late fusio
 
 
 def plot_arms(
-    table: Any,  # of `evaluate.arm_table`
+    table: Any,  # of `ctrlbench.arm_table`
     note: str,   # tier and seeds, under the axis
 ) -> Any:        # matplotlib figure
     "Within-image accuracy of every arm with its interval, every seed's range, and the ceiling of whoever ignores instructions."

@@ -19,12 +19,13 @@ from ..models import load_causal_lm, save_causal_lm, tiny_qwen2
 from .compare import (
     LETTERS, compare_prompt, compare_rows, compare_tokenizer, own_error_pairs, random_error_pairs)
 from .evaluate import JudgePair, Score, score
-from .judge import JudgeItem, PairwiseJudge, PointwiseJudge, SolutionJudge
-from .rounds import digest, stage
+from .judge import JudgeItem, PairwiseJudge, PointwiseJudge
+from .other_judges import SolutionJudge
+from .stages import digest, stage
 from .steps import Problem
-from .study import step_cases
-from .world import (
-    Oracle, TinyFormat, World, draw_problems, ift_rows, judge_prompt, judged_rows, score_prompt, scored_rows)
+from .measure import step_cases
+from .world import Oracle, World, draw_problems
+from .world_text import TinyFormat, ift_rows, judge_prompt, judged_rows, score_prompt, scored_rows
 from ..train import TrainSettings, launch_job, write_job
 
 # %% ../../nbs/self_rewarding/09b_consistency.ipynb #20ed690d

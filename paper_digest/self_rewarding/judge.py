@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['JudgeItem', 'StepJudge', 'pairs_of', 'matrices', 'so_far', 'pairwise_prompt', 'read_verdict', 'PairwiseJudge',
-           'pointwise_prompt', 'PointwiseJudge', 'RandomJudge', 'coins', 'CorruptedJudge', 'solution_prompt',
-           'read_score', 'SolutionJudge']
+           'pointwise_prompt', 'PointwiseJudge']
 
 # %% ../../nbs/self_rewarding/02_judge.ipynb #8415d75d
 import re
@@ -16,7 +15,6 @@ from typing import Protocol
 import numpy as np
 
 from ..core import UserError
-from ..decode import row_keys, uniforms
 from ..generate import Backend, ChoiceBackend, Prompt
 from .ask import Verdicts, ask_choices, ask_texts, content_id
 from .steps import Problem
@@ -201,122 +199,3 @@ class PointwiseJudge:
         "For each item 1 where a candidate is better by more than the margin, else 0."
         q = dict(zip(map(id, items), self.quality(items)))
         return matrices(items, single, lambda item, i, j: float(q[id(item)][i] - q[id(item)][j] > self.margin))
-
-# %% ../../nbs/self_rewarding/02_judge.ipynb #3ecdcc5e
-class RandomJudge:
-    "A coin for every question."
-
-    def __init__(
-        self,
-        seed: int = 0,
-    ):
-        self.seed, self.calls = seed, 0
-
-    def compare(self, items: Sequence[JudgeItem], single: bool = False) -> list[np.ndarray]:
-        "For each item zeros and ones."
-        heads = {id(item): coins(item, self.seed) < 0.5 for item in items}
-        out = matrices(items, single, lambda item, i, j: float(heads[id(item)][i, j]))
-        self.calls += sum(int((~np.isnan(o)).sum()) for o in out)
-        return out
-
-
-def coins(
-    item: JudgeItem,
-    seed: int,
-) -> np.ndarray:  # [candidates, candidates] in [0, 1)
-    "A random number for every ordered pair, fixed by seed and content."
-    base, names = content_id(item.problem, item.prefix), [content_id(c) for c in item.candidates]
-    keys = row_keys(seed, ((f"{base} {a} {b}", 0) for a in names for b in names))
-    return uniforms(keys, 0).reshape(len(names), len(names))
-
-
-class CorruptedJudge:
-    "Another judge, each pair's verdict reversed with probability p."
-
-    def __init__(
-        self,
-        judge: StepJudge,
-        p: float,
-        seed: int = 0,
-    ):
-        if not 0 <= p <= 1:
-            raise UserError(f"the probability of a reversed verdict lies in 0 .. 1, got {p}")
-        self.judge, self.p, self.seed = judge, p, seed
-
-    @property
-    def calls(self) -> int:
-        "Questions put to the judge behind."
-        return self.judge.calls
-
-    def compare(self, items: Sequence[JudgeItem], single: bool = False) -> list[np.ndarray]:
-        "The judge's matrices with some pairs reversed, in both orders alike."
-        out = []
-        for item, o in zip(items, self.judge.compare(items, single) if single else self.judge.compare(items)):
-            u = coins(item, self.seed)
-            flip = np.where(np.triu(np.ones_like(u), 1) > 0, u, u.T) < self.p
-            out.append(np.where(flip, 1 - o if single else o.T, o))
-        return out
-
-# %% ../../nbs/self_rewarding/02_judge.ipynb #e9b8a161
-def solution_prompt(
-    problem: Problem,
-    solution: str,
-) -> str:
-    "The rubric's prompt: one point for each of five things."
-    return (
-        "Below are a question and an assistant's solution. Score the solution from 0 to 5, one point for each of these: "
-        "it is relevant to the question; it addresses a substantial part of it; it answers the basic elements of the "
-        "question in a useful way; it is clear, well organised and addresses the question fully; it is correct in every "
-        "step, without anything superfluous.\nFirst justify your score briefly, then end with the line \"Score: <n>\", "
-        f"n being the sum of the points.\n\n[The Start of Question Provided]\n{problem.text}\n[The End of Question Provided]\n\n"
-        f"[The Start of Solution Provided]\n{solution}\n[The End of Solution Provided]\n\n")
-
-
-def read_score(
-    text: str,
-) -> float | None:  # None where no score from 0 to 5 stands
-    "The last `Score: n`."
-    found = re.findall(r"Score:\s*\**\s*(\d+(?:\.\d+)?)", text, re.I)
-    return float(found[-1]) if found and float(found[-1]) <= 5 else None
-
-# %% ../../nbs/self_rewarding/02_judge.ipynb #f83a9ab0
-class SolutionJudge:
-    "Scores whole solutions from 0 to 5."
-
-    def __init__(
-        self,
-        backend: Backend,
-        verdict: str = "text",                  # text, or logits (needs a ChoiceBackend)
-        votes: int = 3,                         # by text: scores averaged
-        temperature: float = 0.7,               # by text
-        retries: int = 2,                       # by text: further attempts at valid scores
-        max_tokens: int = 512,                  # by text: of a justification
-        template: Callable[[Problem, str], str] = solution_prompt,
-        lead: str = "",                         # by logits: the beginning of the answer, if decided
-        choices: tuple[str, str] = ("+", "-"),  # by logits: right, wrong
-        min_mass: float = 0.01,                 # by logits: least probability of both together
-        max_invalid: float = 0.5,               # largest share of invalid verdicts
-        seed: int = 0,
-    ):
-        if verdict not in ("text", "logits"):
-            raise UserError(f"a verdict is read by text or by logits, not {verdict!r}")
-        self.backend, self.logits, self.votes, self.max_tokens, self.seed = backend, verdict == "logits", votes, max_tokens, seed
-        self.temperatures, self.template, self.lead = [temperature] * (retries + 1), template, lead
-        self.choices, self.min_mass = choices, min_mass
-        self.verdicts = Verdicts(" or ".join(choices) if self.logits else "Score: 0 to 5", max_invalid)
-        self.calls, self.cache = 0, {}
-
-    def score(self, solutions: Sequence[tuple[Problem, str]]) -> np.ndarray:
-        "[solutions] scores from 0 to 5; nan where none was given."
-        new = [case for case in dict.fromkeys(solutions) if case not in self.cache]
-        prompts = [Prompt(content_id(*case), self.template(*case), self.lead if self.logits else "") for case in new]
-        if self.logits:
-            found, calls = 5 * ask_choices(self.backend, prompts, self.choices, self.min_mass), len(prompts)
-            self.verdicts.count(len(found), int(np.isnan(found).sum()))
-        else:
-            said, calls = ask_texts(self.backend, prompts, read_score, self.votes, self.temperatures, self.max_tokens, self.seed)
-            self.verdicts.count(self.votes * len(said), sum(self.votes - len(v) for v in said))
-            found = [np.mean(v) if v else np.nan for v in said]
-        self.calls += calls
-        self.cache |= zip(new, found)
-        return np.array([self.cache[case] for case in solutions])

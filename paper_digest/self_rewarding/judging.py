@@ -17,14 +17,15 @@ from ..core import UserError
 from ..generate import Prompt, Sampling
 from ..grade import paired_bootstrap
 from ..records import SkipRecipe
-from . import study as studies
 from .benchmarks import Trace, choose, read_table
 from .compare import own_error_pairs, random_error_pairs
 from .evaluate import JudgePair, JudgeReport, Score, judge_report, score
 from .judge import JudgeItem
+from .measure import step_cases
 from .reports import Member, test_items
 from .sets import OracleScorer, layer_pairs, propose
 from .steps import Problem
+from .study_tables import kept_verdict
 from .world import Oracle
 
 # %% ../../nbs/self_rewarding/09a_judging.ipynb #098a1e30
@@ -50,7 +51,7 @@ def own_pairs(
 ) -> list[JudgePair]:
     "Right steps against wrong ones this model samples at temperature 1, behind right prefixes."
     tests = [i.problem for i in test_items(member, ["test problems"], problems)["test problems"]]
-    cases = studies.step_cases(member.world, tests)
+    cases = step_cases(member.world, tests)
     asked = [Prompt(f"{q.id}/{len(prefix)}", *member.form.prompt(q, prefix)) for q, prefix, *_ in cases]
     said = member.backend.generate(asked, Sampling(4, 1.0, 1.0, member.form.max_tokens, member.form.stop, seed))
     return own_error_pairs([[c.text for c in said[4 * i:4 * i + 4]] for i in range(len(cases))], cases)
@@ -84,7 +85,7 @@ def judge_rows(
         policy = next(m for m in group if m.name == "M1")
         sets["EFT test"] = eft_pairs(policy, n, temperature, policy.seed)
         tests = [i.problem for i in test_items(policy, ["test problems"], n)["test problems"]]
-        sets["random errors"] = random_error_pairs(policy.world, studies.step_cases(policy.world, tests)[:n], policy.seed)
+        sets["random errors"] = random_error_pairs(policy.world, step_cases(policy.world, tests)[:n], policy.seed)
     rows = [(m, what, judge_report(m.judge, fixed)) for what, fixed in sets.items() if fixed for m in group]
     for m in group:
         if m.world is not None and (own := own_pairs(m, n, m.seed)):
@@ -149,7 +150,7 @@ def claim_of(
     "A change as a claim."
     if change is None:
         return {"value": None, "ci": None, "n": 0, "evidence": "no pairs: the first model proposes right steps only, or none"}
-    verdict = None if within is None else studies.kept_verdict((change.low, change.high), within)
+    verdict = None if within is None else kept_verdict((change.low, change.high), within)
     return {"value": change.value, "ci": (change.low, change.high), "n": change.n, "evidence": evidence, "verdict": verdict}
 
 # %% ../../nbs/self_rewarding/09a_judging.ipynb #b6e35d56
@@ -161,7 +162,7 @@ def judge_real(
     "A checkpoint as judge of recorded mistakes (one step at a time) and of forks (two steps)."
     import pandas as pd
     from paper_digest.self_rewarding.judge import PairwiseJudge, PointwiseJudge
-    from paper_digest.self_rewarding.rounds import RoundsConfig, make_backend
+    from paper_digest.self_rewarding.config import RoundsConfig, make_backend
     config = RoundsConfig("", (), device=p.device, chat=p.chat, batch_size=16, seed=p.seed,
                           dtype="float32" if p.device == "cpu" else "bfloat16")
     backend = make_backend(config, p.real_model, p.real_model)

@@ -19,14 +19,17 @@ from ..core import UserError
 from ..generate import Sampling
 from ..recipes import get_recipe, resolve_params
 from ..records import SkipRecipe
-from . import study as studies
 from .benchmarks import Item, choose, load_benchmark, read_items
 from .evaluate import (
     pass_at_k, right_answers, sampled_answers, search_answers, solve, step_stats, test_time_search)
 from .judge import PairwiseJudge, PointwiseJudge
-from .rounds import RoundsConfig, make_backend
+from .config import RoundsConfig, make_backend
+from .plan import cache_dir, from_params, prepare
 from .steps import PaperFormat
-from .world import Oracle, TinyFormat, World, draw_problems, judge_prompt
+from .study import ARMS, run_study
+from .study_tables import seed_bootstrap
+from .world import Oracle, World, draw_problems
+from .world_text import TinyFormat, judge_prompt
 
 # %% ../../nbs/self_rewarding/09_reports.ipynb #d431935b
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ def study_members(
 ) -> Iterator[Member]:         # by arm, seed and model
     "M1..Mn of the tiny world, trained where the cache does not hold them."
     p = as_main(p)
-    design, seeds = studies.from_params(p), list(range(p.seed, p.seed + p.seeds))
-    done = studies.run_study(design, seeds, [studies.ARMS[a] for a in arms], work or studies.cache_dir(), p.jobs or None)
+    design, seeds = from_params(p), list(range(p.seed, p.seed + p.seeds))
+    done = run_study(design, seeds, [ARMS[a] for a in arms], work or cache_dir(), p.jobs or None)
     found = [r for r in told(done, "first models and arms", len(seeds) * (len(arms) + 1)) if r["arm"] != "M1"]
     for r in sorted(found, key=lambda r: (arms.index(r["arm"]), r["seed"])):
         world = replace(design.world, seed=r["seed"])
@@ -132,8 +135,8 @@ def untrained(
     like: Member,  # a model of the same world
 ) -> Member:
     "M0 of the tiny world, which has learned nothing; its verdicts count however improbable it finds them."
-    design = studies.from_params(as_main(p)).with_seed(like.seed)
-    config = studies.prepare(design, studies.cache_dir())
+    design = from_params(as_main(p)).with_seed(like.seed)
+    config = prepare(design, cache_dir())
     m0 = open_member(replace(config, sft_rows="", prompts=()), Path(config.m0), "M0", like.arm, like.world, like.max_tokens)
     m0.judge.min_mass = 0.0
     return m0
@@ -200,9 +203,9 @@ def over_seeds(
     values: Sequence[Sequence[float]],  # [seeds][problems], paired differences or 0/1 scores
     scale: float = 100.0,
 ) -> tuple[float, float, float, int]:   # mean, low, high, all problems of all seeds
-    "A mean with its interval over seeds and problems, see `study.seed_bootstrap`; lists are cut to the shortest."
+    "A mean with its interval over seeds and problems, see `study_tables.seed_bootstrap`; lists are cut to the shortest."
     n = min(map(len, values))
-    mean, low, high = studies.seed_bootstrap(np.array([list(v)[:n] for v in values], float))
+    mean, low, high = seed_bootstrap(np.array([list(v)[:n] for v in values], float))
     return scale * mean, scale * low, scale * high, n * len(values)
 
 
