@@ -17,7 +17,7 @@ from .grade import VERDICTS
 from .recipes import Recipe, recipes
 from .records import published_rows, published_value
 from .runs import find_record, reference_path
-from .tables import interval, number, to_markdown
+from .tables import estimate, to_markdown
 
 # %% ../nbs/07a_ledger.ipynb #3d74a583
 OPEN_KEYS = {"id", "claim", "published", "run", "needs"}
@@ -108,9 +108,11 @@ def claims(
     return pd.DataFrame(sorted(rows, key=lambda r: order.index(r["paper"])), columns=CLAIM_COLUMNS)
 
 # %% ../nbs/07a_ledger.ipynb #ed83baa8
-def _figure(x: Any) -> str:
-    "A claim's number with its sign; counts without one."
-    return f"{x:,.0f}" if x is not None and abs(x) >= 1e5 else number(x, sign=True)
+def _figure(x: Any, low: Any = None, high: Any = None) -> str:
+    "A claim's number with its sign and interval; large counts without a sign, and without an interval of no width."
+    if x is None or abs(x) < 1e5:
+        return estimate(x, low, high, sign=True)
+    return f"{x:,.0f}" + (f" [{low:,.0f}, {high:,.0f}]" if low != high else "")
 
 
 def pretty_claims(
@@ -120,7 +122,7 @@ def pretty_claims(
     import pandas as pd
     return pd.DataFrame([{
         "claim": r.claim, "published": _figure(r.published),
-        "measured": f"{_figure(r.measured)} {interval(r.ci_low, r.ci_high)}".strip(),
+        "measured": _figure(r.measured, r.ci_low, r.ci_high),
         "n": "" if r.n is None or r.n != r.n else str(int(r.n)), "tier": r.tier, "verdict": r.verdict,
         "evidence": r.evidence if r.tier else f"{r.run}; needs {r.needs}", "recipe": r.recipe} for r in table.itertuples()],
         columns=["claim", "published", "measured", "n", "tier", "verdict", "evidence", "recipe"])
