@@ -59,7 +59,7 @@ def test_ctrl_c_ends_what_runs_on_the_nodes(cluster, repo):
     p = start("reproduce", "--launcher", "ray", "--address", cluster)
     wait_for(lambda: executed(root) == ["a"])
     p.send_signal(signal.SIGINT)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=150)
     assert p.returncode == 130 and "the same command goes on from there" in err
-    wait_for(lambda: not kernels(root), 20)
+    wait_for(lambda: not kernels(root), 60)
     assert not list((root / "runs/hot/a").glob("*/record.json"))
