@@ -12,7 +12,8 @@ __all__ = ['well_formed', 'wrong_but_well_formed', 'bold_headings', 'titles_as_h
 # %% ../../nbs/hot/12a_shapes.ipynb #c21969a0
 import random
 
-from .drafts import NAMES, SHAPES, THINGS, Draft, Piece, ids_in, lose_final, pieces, shape, tagged, untag
+from .drafts import SHAPES  # passed on: hot.damage adds to these
+from .drafts import NAMES, THINGS, Draft, Piece, ids_in, lose_final, pieces, shape, tagged, untag
 
 # %% ../../nbs/hot/12a_shapes.ipynb #9246d463
 @shape
