@@ -12,7 +12,9 @@ if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
     LESSONS.remove(ROOT / "nbs/index.ipynb")
 
 # data sets a notebook reads through its paper's own modules
-READS = {f"hot/{name}.ipynb": {"hot_responses", "hot_tasks"} for name in ("04_tasks", "07_replay", "13_compliance", "14_cost")}
+READS = {f"hot/{name}.ipynb": {"hot_responses", "hot_tasks"} for name in (
+    "04_tasks", "05a_letter_rules", "05b_official", "05d_score", "06_stated", "07_replay", "07a_claims", "13_compliance", "14_cost",
+    "16_prompts", "18_streaming", "22_checks", "23_selfcheck", "26_ablations")}
 READS |= {f"abc/{name}.ipynb": {"emoji"} for name in ("18a_emoji_texts", "18b_emoji_study", "18c_emoji_view")}
 READS |= {f"babel/{name}.ipynb": {"multilingual"} for name in ("11a_foreign", "15a_quality", "15b_judge", "16_clean", "16a_fertility", "16c_blocks")}
 
