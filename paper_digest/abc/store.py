@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from .inputs import Reader
 from .backbone import batch_vision
+from .inputs import Reader
 from .model import ABCModel, LANGUAGE, VISION, fingerprint
-from ..models import quiet
 from ..core import UserError
+from ..models import quiet
 
 # %% ../../nbs/abc/05_store.ipynb #c1531ca9
 def load_reader(

@@ -116,7 +116,7 @@ def right_step(
 # %% ../../nbs/self_rewarding/01c_compare.ipynb #c05aa867
 def own_error_pairs(
     samples: Sequence[Sequence[str]],  # for each case, next steps the model sampled
-    cases: Sequence[tuple[Problem, Sequence[str], str, Any]],  # problem, right prefix, right step, ... as `study.step_cases` gives
+    cases: Sequence[tuple[Problem, Sequence[str], str, Any]],  # problem, right prefix, right step, ... as `measure.step_cases` gives
 ) -> list[JudgePair]:
     "The right step against the first wrong but well-formed step the model itself sampled; cases without one are left out."
     pairs = []

@@ -20,10 +20,10 @@ from .compare import (
     LETTERS, compare_prompt, compare_rows, compare_tokenizer, own_error_pairs, random_error_pairs)
 from .evaluate import JudgePair, Score, score
 from .judge import JudgeItem, PairwiseJudge, PointwiseJudge
+from .measure import step_cases
 from .other_judges import SolutionJudge
 from .stages import digest, stage
 from .steps import Problem
-from .measure import step_cases
 from .world import Oracle, World, draw_problems
 from .world_text import TinyFormat, ift_rows, judge_prompt, judged_rows, score_prompt, scored_rows
 from ..train import TrainSettings, launch_job, write_job

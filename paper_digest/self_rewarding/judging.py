@@ -161,8 +161,8 @@ def judge_real(
 ) -> Any:  # DataFrame test, judge, metric, value, low, high, n
     "A checkpoint as judge of recorded mistakes (one step at a time) and of forks (two steps)."
     import pandas as pd
-    from paper_digest.self_rewarding.judge import PairwiseJudge, PointwiseJudge
     from paper_digest.self_rewarding.config import RoundsConfig, make_backend
+    from paper_digest.self_rewarding.judge import PairwiseJudge, PointwiseJudge
     config = RoundsConfig("", (), device=p.device, chat=p.chat, batch_size=16, seed=p.seed,
                           dtype="float32" if p.device == "cpu" else "bfloat16")
     backend = make_backend(config, p.real_model, p.real_model)

@@ -15,9 +15,9 @@ from typing import Any
 
 from ..core import UserError, write_atomic
 from ..records import SkipRecipe
+from .config import RoundsConfig, SearchSettings
 from .judge import pairwise_prompt
 from .other_judges import solution_prompt
-from .config import RoundsConfig, SearchSettings
 from .stages import digest, read_problems, write_problems
 from .steps import PaperFormat, Problem, build_solution
 from .study import Arm

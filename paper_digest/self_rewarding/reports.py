@@ -20,10 +20,10 @@ from ..generate import Sampling
 from ..recipes import get_recipe, resolve_params
 from ..records import SkipRecipe
 from .benchmarks import Item, choose, load_benchmark, read_items
+from .config import RoundsConfig, make_backend
 from .evaluate import (
     pass_at_k, right_answers, sampled_answers, search_answers, solve, step_stats, test_time_search)
 from .judge import PairwiseJudge, PointwiseJudge
-from .config import RoundsConfig, make_backend
 from .plan import cache_dir, from_params, prepare
 from .steps import PaperFormat
 from .study import ARMS, run_study

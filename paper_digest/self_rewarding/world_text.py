@@ -76,7 +76,7 @@ def judge_prompt(problem: Problem, prefix: Sequence[str], step: str) -> str:
 
 
 def score_prompt(problem: Problem, solution: str) -> str:
-    "Template of `judge.SolutionJudge`: one verdict after the last step."
+    "Template of `other_judges.SolutionJudge`: one verdict after the last step."
     return f"{prompt_of(problem, 'score')}{solution}\n"
 
 # %% ../../nbs/self_rewarding/01a_world_text.ipynb #e2be7fbd
