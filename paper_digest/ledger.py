@@ -110,9 +110,9 @@ def claims(
 # %% ../nbs/07a_ledger.ipynb #ed83baa8
 def _figure(x: Any, low: Any = None, high: Any = None) -> str:
     "A claim's number with its sign and interval; large counts without a sign, and without an interval of no width."
-    if x is None or abs(x) < 1e5:
-        return estimate(x, low, high, sign=True)
-    return f"{x:,.0f}" + (f" [{low:,.0f}, {high:,.0f}]" if low != high else "")
+    if x is not None and abs(x) >= 1e5:
+        return f"{x:,.0f}" + (f" [{low:,.0f}, {high:,.0f}]" if low != high else "")
+    return estimate(x, low, high, sign=True)
 
 
 def pretty_claims(

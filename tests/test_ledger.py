@@ -28,6 +28,11 @@ def test_a_verdict_follows_from_an_interval():
             assert c.ci_low * c.published > 0 and c.ci_high * c.published > 0, c.id
 
 
+def test_what_was_not_run_shows_no_number():
+    from paper_digest.ledger import show_claims
+    assert " nan" not in show_claims()
+
+
 @pytest.mark.parametrize("id, run", [(c["id"], c["run"]) for _, c in OPEN], ids=[c["id"] for _, c in OPEN])
 def test_what_would_run_it_exists(id, run):
     words = run.split()
