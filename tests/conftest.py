@@ -18,6 +18,21 @@ BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networkin
                 "--disable-sync", "--no-first-run"]
 
 
+LONG = ("test_site", "test_lab", "test_self_rewarding_train", "test_launch_ray", "test_runs", "test_accelerate")  # begun first
+ALONE = ("test_recipes", "test_notebooks")  # their tests share nothing: they fill whatever process is free at the end
+
+
+def pytest_collection_modifyitems(items):
+    "Files stay together in one process; long ones first, so that no process is left with one at the end."
+    def order(item):
+        name = item.path.stem
+        return LONG.index(name) if name in LONG else len(LONG) + (name in ALONE)
+    items.sort(key=order)
+    for item in items:
+        if item.path.stem not in ALONE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def need(*datasets):
     "Skip, with the cure, where files of these data sets are not on this machine: one without network and mirror is a fair one."
     from paper_digest import data
