@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from paper_digest.data import KEYS, PAPERS, published, registry
-from paper_digest.tables import footnotes, printed_means
+from paper_digest.printed_means import footnotes, printed_means
 
 ROOT = Path(__file__).resolve().parents[1]
 # printed means that their own table contradicts: (paper, table, model, variant) -> (printed, recomputed)
