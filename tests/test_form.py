@@ -42,6 +42,11 @@ def test_opens_with_a_title_and_a_promise(path):
 
 
 @named
+def test_can_be_read_in_one_sitting(path):
+    assert len(cells(path)) <= 25, f"{len(cells(path))} cells: split it by idea, or merge cells that say one thing"
+
+
+@named
 def test_outputs_are_small_and_tell_nothing_of_a_machine(path):
     assert path.stat().st_size < 1_500_000
     for text in outputs(path):
