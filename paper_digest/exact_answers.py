@@ -71,7 +71,7 @@ def exact_number(
     if len(text) > LONGEST or not re.search(r"\d", text) or not re.fullmatch(NUMBER, text):
         return None
     top, _, below = text.replace(",", "").partition("/")
-    if below and int(below) == 0:
+    if not re.search(r"\d", top) or (below and int(below) == 0):
         return None
     return Fraction(top) / int(below or 1) / (100 if percent else 1)
 

@@ -20,9 +20,9 @@ def digest(*words, **kw):
 
 
 def start(*words):
-    "Start the command line and leave it running."
-    return subprocess.Popen([sys.executable, "-m", "paper_digest.cli", *map(str, words)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+    "Start the command line and leave it running; it hears Ctrl-C even where the tests run in the background and do not."
+    return subprocess.Popen([sys.executable, "-m", "paper_digest.cli", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def wait_for(condition, seconds=60):
