@@ -33,7 +33,8 @@ from paper_digest.data import PAPERS  # noqa: E402
 from paper_digest.recipes import recipes  # noqa: E402
 from paper_digest.runs import find_record  # noqa: E402
 
-CARDS = "<!-- site: papers -->"  # in README.md: where the cards of the papers stand
+CARDS = re.compile("<!-- site: papers -->.*?<!-- end of papers -->", re.S)  # in README.md: four pictures; on the site cards stand there
+FIRST = {"hot": "main/gains", "self_rewarding": "main/rounds", "abc": "ctrlbench/arms", "babel": "continued_pretraining/against_plain"}
 GPU = "<!-- site: gpu recipes -->"  # in gpu.md: where the needs of the gpu tiers stand
 GUIDES = ("how_to_run", "reading_a_verdict", "engines", "gpu")  # docs/<name>.md
 
@@ -187,7 +188,7 @@ class Site:
         if not text.strip():
             text = f"# {self.settings('title')}\n\n{self.settings('description')}.\n"
         cards = "\n".join(["::::{container} cards", *(self.card(p) for p in self.papers), "::::"])
-        text = text.replace(CARDS, cards)
+        text = CARDS.sub(lambda _: cards, text)
         start = [*([f"Tour <{self.tour.doc}>"] if self.tour else []), *GUIDES]
         trees = [toctree(start, "Start"), toctree([f"{PAPERS[p][0].split(':')[0]} <{p}/index>" for p in self.papers], "Papers"),
                  toctree(["shared/index"], "Library")]
@@ -196,7 +197,8 @@ class Site:
     def card(self, paper: str) -> str:
         "One paper in a box: picture where results/ has one, title, links, verdicts."
         title, arxiv = PAPERS[paper]
-        pictures = sorted((root / "results" / paper / "figures").glob("*/*.png"))
+        folder = root / "results" / paper / "figures"
+        pictures = sorted(folder.glob("*/*.png"), key=lambda f: (f.relative_to(folder).with_suffix("").as_posix() != FIRST.get(paper), f))
         shown = f"![A result of {title}]({self.rewrite(str(pictures[0]), root)})\n\n" if pictures else ""
         counts = results.verdict_counts(results.ledger.claims(paper))
         claims = f"Claims: {counts}.\n\n" if counts else ""
