@@ -199,7 +199,7 @@ class Site:
         title, arxiv = PAPERS[paper]
         folder = root / "results" / paper / "figures"
         pictures = sorted(folder.glob("*/*.png"), key=lambda f: (f.relative_to(folder).with_suffix("").as_posix() != FIRST.get(paper), f))
-        shown = f"![A result of {title}]({self.rewrite(str(pictures[0]), root)})\n\n" if pictures else ""
+        shown = f"![A result of {title}]({self.rewrite(pictures[0].relative_to(root).as_posix(), root)})\n\n" if pictures else ""
         counts = results.verdict_counts(results.ledger.claims(paper))
         claims = f"Claims: {counts}.\n\n" if counts else ""
         page = f"/{self.docs[root / 'nbs' / paper]}"

@@ -22,6 +22,7 @@ LONG = ("test_site", "test_lab", "test_self_rewarding_train", "test_launch_ray",
 ALONE = ("test_recipes", "test_notebooks")  # their tests share nothing: they fill whatever process is free at the end
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     "Files stay together in one process; long ones first, so that no process is left with one at the end."
     def order(item):

@@ -75,13 +75,14 @@ def test_letter_by_letter(recordings):
 def test_an_endless_answer_does_not_cost_its_square():
     import time
     unit = "<fact1>3 hats</fact1> and <fact2>4 caps</fact2>. "
-    spent = []
-    for times in (500, 2000):
+
+    def spent(times):
         text, begun = f"Reformatted Question: {QUESTION}\n\nAnswer: " + unit * times, time.process_time()
         reader = StreamParser(QUESTION)
         for i in range(0, len(text), 50):
             reader.feed(text[i:i + 50])
         last, parsed = reader.close()
-        spent.append(time.process_time() - begun)
         assert len(parsed.facts) == 2 * times
-    assert spent[1] < 10 * spent[0]
+        return time.process_time() - begun
+
+    assert min(spent(2000) for _ in range(3)) < 10 * min(spent(500) for _ in range(3))  # the least: a full process collects garbage
