@@ -61,7 +61,7 @@ html_theme_options = {
     "use_repository_button": False,
     "show_toc_level": 2,
     "show_navbar_depth": 1,
-    "collapse_navigation": True,
+    "collapse_navigation": False,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
     "footer_content_items": ["copyright"],
