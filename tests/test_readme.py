@@ -48,3 +48,16 @@ def test_figures_in_the_readme_are_those_of_the_reference_record():
     cells = [m for m in record["metrics"] if m["metric"] == "accuracy %" and m["scoring"] == "official"
              and m["table"] in ("arithmetic", "qa", "bbh")]
     assert len(cells) == 88 and "All 88 published" in TEXT
+
+
+def test_what_stands_under_the_pictures_is_in_the_reference_records():
+    def claim(recipe, id):
+        return next(c for c in json.loads((ROOT / f"results/{recipe}-tiny.json").read_text())["claims"] if c["id"] == id)
+    gain, kept = claim("self_rewarding/main", "psrlm.gain"), claim("self_rewarding/main", "judge.kept")
+    assert f"by {gain['value']:.1f} points from M1 to M4 ({gain['ci_low']:.1f} to {gain['ci_high']:.1f})" in TEXT
+    assert f"its judge loses {-kept['value']:.0f}" in TEXT
+    record = json.loads((ROOT / "results/abc/ctrlbench-tiny.json").read_text())
+    inside = {m["model"]: m["value"] for m in record["metrics"] if m["metric"] == "within-image accuracy" and not m["variant"]}
+    assert f"{inside['ABC (finetuned)']:.0f} % right" in TEXT
+    assert claim("babel/continued_pretraining", "babel.continued.equal_tokens")["verdict"] == "inconclusive"
+    assert claim("babel/continued_pretraining", "babel.continued.equal_flops")["verdict"] == "not reproduced"
